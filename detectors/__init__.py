@@ -1,0 +1,1 @@
+"""Flow 1, second half: payloads from Kafka to panes, windows, verdicts and metrics."""

@@ -1,0 +1,205 @@
+"""Payload records in, a batch of panes out: decode, pair, de-duplicate, find the profile, count by slot. No I/O.
+
+One `Intake` per partition and ownership; the worker feeds it records in offset order and takes the batch when it is
+full or old enough. What cannot be read becomes a letter for the dead-letter topic, with its reason.
+"""
+
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from detectors.book import Book
+from detectors.ownership import Batch
+from detectors.pairing import Pairing
+from detectors.pane import Pane, total
+from detectors.profile import Profile
+from servelens.contract import paths, records, rows
+from servelens.contract.errors import PayloadError, TooLarge
+from servelens.contract.events import Accounting, Exchange, Half
+from servelens.contract.table import Table, concat
+from servelens.contract.times import US, clamp_event_time, slot_of
+
+LOG_APPEND_TIME: Final = 1  # ConsumerRecord.timestamp_type
+MAX_INFLATED: Final = 64 << 20  # bytes of a body once decompressed
+# Results that are no fault of the sender's bytes: counted, not written to the dead-letter topic.
+PASSED_OVER: Final = frozenset({"not_inference", "no_profile", "failed", "duplicate", "half", "accounting"})
+
+
+class PayloadRecord(Protocol):
+    """The part of kafka-python's ConsumerRecord that is read here; `timestamp` in Unix milliseconds."""
+
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    headers: list[tuple[str, bytes]]
+    value: bytes | None
+    key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A record that cannot be read, and why."""
+
+    record: PayloadRecord
+    reason: str
+    problem: str
+
+
+@dataclass(slots=True)
+class _Group:
+    """Tables of one profile, slot and set of columns, counted together when the batch is closed."""
+
+    profile: Profile
+    tables: list[Table] = field(default_factory=list)
+    exchanges: int = 0
+    counters: Counter[str] = field(default_factory=Counter)
+
+
+class Intake:
+    """The batch being filled. `seqs` is the last row number per tap as the log's fold knows it."""
+
+    def __init__(self, book: Book, slot_seconds: int, max_age_seconds: int, seqs: Mapping[str, int], slot: int) -> None:
+        self._book, self._slot_seconds, self._max_age = book, slot_seconds, max_age_seconds * US
+        self._pairing = Pairing()
+        self._seqs, self._slot = dict(seqs), slot
+        self._restart()
+
+    def _restart(self) -> None:
+        self._groups: dict[tuple[str, int, tuple[str, ...]], _Group] = {}
+        self._touched: set[str] = set()
+        self._accounting: list[Mapping[str, Any]] = []
+        self.letters: list[Letter] = []
+        self.results: Counter[str] = Counter()
+        self.records = 0
+
+    def recall(self, record: PayloadRecord) -> None:
+        """A record before the position: counted long ago, looked at only for a half that waits for its other one."""
+        try:
+            event = records.decode(record.headers, record.value)
+        except PayloadError:
+            return
+        if isinstance(event, Exchange):
+            self._pairing.offer(event)
+
+    def take(self, record: PayloadRecord) -> None:
+        """Count one record."""
+        self.records += 1
+        try:
+            result = self._take(record)
+        except PayloadError as error:
+            result = error.reason
+            if result not in PASSED_OVER:
+                self.letters.append(Letter(record, error.reason, str(error)))
+        self.results[result] += 1
+
+    def _take(self, record: PayloadRecord) -> str:
+        event = records.decode(record.headers, record.value)
+        if event.tapid and event.seq and not self._advance(event.tapid, event.seq):
+            return "duplicate"
+        if isinstance(event, Accounting):
+            self._account(event)
+            return "accounting"
+        whole = self._pairing.offer(event)
+        return "half" if whole is None else self._count(whole, record)
+
+    def _advance(self, tapid: str, seq: int) -> bool:
+        if seq <= self._seqs.get(tapid, 0):
+            return False
+        self._seqs[tapid] = seq
+        self._touched.add(tapid)
+        return True
+
+    def _account(self, event: Accounting) -> None:
+        self._accounting.append(
+            {
+                "service": [event.identity.namespace, event.identity.inferenceservice, event.identity.component],
+                "slots": [slot_of(event.from_us, self._slot_seconds), slot_of(event.to_us - 1, self._slot_seconds)],
+                "offered": event.offered,
+                "lost": sum(event.reasons.values()),
+            }
+        )
+
+    def _count(self, exchange: Exchange, record: PayloadRecord) -> str:
+        paths.route_of(exchange.path)
+        profile = self._book.find(exchange.identity)
+        if profile is None:
+            return "no_profile"
+        event_us = clamp_event_time(exchange.arrived_us, record.timestamp * 1000, self._max_age)
+        slot = slot_of(event_us, self._slot_seconds)
+        self._slot = max(self._slot, slot)
+        if exchange.status is not None and exchange.status != 200:
+            return "failed"
+        table = _table(profile, exchange)
+        group = self._groups.setdefault((profile.digest, slot, tuple(table.columns)), _Group(profile))
+        group.tables.append(table)
+        group.exchanges += 1
+        if record.timestamp_type != LOG_APPEND_TIME:
+            group.counters["producer_time"] += 1
+        return "counted"
+
+    def close(self, hi: int, gaps: tuple[tuple[int, int], ...] = ()) -> Batch:
+        """The batch up to offset `hi`, out; the intake is empty afterwards, but for halves that wait."""
+        parts: dict[tuple[str, int], list[Pane]] = defaultdict(list)
+        for (digest, slot, _), group in self._groups.items():
+            pane = Pane.of(
+                group.profile,
+                concat(group.tables),
+                slot=slot,
+                exchanges=group.exchanges,
+                counters=dict(group.counters),
+            )
+            parts[digest, slot].append(pane)
+        batch = Batch(
+            hi=hi,
+            panes=[total(parts[key]).to_mapping() for key in sorted(parts)],
+            records=self.records,
+            slot=self._slot,
+            gaps=gaps,
+            seqs={tap: self._seqs[tap] for tap in sorted(self._touched)},
+            accounting=tuple(self._accounting),
+        )
+        self._restart()
+        return batch
+
+
+def _table(profile: Profile, exchange: Exchange) -> Table:
+    request, response = _body(exchange.request, "request"), _body(exchange.response, "response")
+    decoded = rows.decode_exchange_bodies(
+        profile.model,
+        request,
+        response,
+        path=exchange.path,
+        request_header_length=exchange.request.header_length if exchange.request else None,
+        response_header_length=exchange.response.header_length if exchange.response else None,
+    )
+    inputs, predictions = decoded.inputs, decoded.predictions
+    if inputs is None:
+        raise PayloadError("request", "no body to count rows of", reason="empty")
+    return inputs if predictions is None else Table({**inputs.columns, **predictions.columns}, inputs.rows)
+
+
+def _body(half: Half | None, side: str) -> bytes | None:
+    if half is None or (not half.body and not half.truncated):
+        return None
+    if half.truncated:
+        raise PayloadError(side, f"cut off at {len(half.body)} of {half.size} bytes", reason="truncated")
+    return half.body if not half.encoding or half.encoding == "identity" else _inflated(half, side)
+
+
+_WINDOW_BITS: Final[Mapping[str, int]] = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+
+
+def _inflated(half: Half, side: str) -> bytes:
+    bits = _WINDOW_BITS.get(half.encoding.strip().lower())
+    if bits is None:
+        raise PayloadError(side, f"content encoding {half.encoding[:40]!r} is not read", reason="encoding")
+    stream = zlib.decompressobj(bits)
+    try:
+        body = stream.decompress(half.body, MAX_INFLATED)
+    except zlib.error as error:
+        raise PayloadError(side, f"not {half.encoding}: {error}", reason="encoding") from error
+    if not stream.eof:
+        raise TooLarge(side, f"over {MAX_INFLATED} bytes once decompressed, or cut off")
+    return body

@@ -1,0 +1,143 @@
+"""The memory of one model: the last windows, and where each column stands between quiet and drift.
+
+A pure state machine: no clock and no I/O, so replaying recorded windows gives the same bits. Called by the evaluator,
+which stores `to_mapping` beside the cut.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Any, Final
+
+from detectors.pane import Pane, total
+from detectors.profile import Profile
+from detectors.statistics import ColumnTest, Settings, examine
+from servelens.contract.errors import StateError
+
+OK, SUSPECT, DRIFT, RECOVERING = range(4)  # as the metric servelens_drift_state counts them
+_CALMER: Final = {DRIFT: RECOVERING, RECOVERING: OK, SUSPECT: OK, OK: OK}
+STATES: Final = ("ok", "suspect", "drift", "recovering")
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnState:
+    """`hits`: windows in a row that fired at scale 1; `quiet`: windows in a row without any hit."""
+
+    state: int = OK
+    hits: int = 0
+    quiet: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnResult:
+    """One column after a window: the test it is described by (None: nothing was tested), at `scale` windows."""
+
+    column: str
+    previous: int
+    state: int
+    scale: int
+    test: ColumnTest | None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """What one window changed. `tested`: the scales tested in it; empty for too few rows."""
+
+    window: Pane
+    tested: tuple[int, ...]
+    columns: tuple[ColumnResult, ...]
+
+    @property
+    def transitions(self) -> tuple[ColumnResult, ...]:
+        """The columns whose state this window changed."""
+        return tuple(column for column in self.columns if column.state != column.previous)
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorState:
+    """`windows`: how many were seen; `ring`: the newest of them, oldest first; `columns`: in the profile's order.
+
+    `last`: the newest tests of each scale above 1, which stand until that scale's next turn.
+    """
+
+    windows: int
+    columns: tuple[ColumnState, ...]
+    ring: tuple[Pane, ...] = ()
+    last: Mapping[int, tuple[ColumnTest, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, profile: Profile) -> "MonitorState":
+        """Before the first window."""
+        return cls(0, (ColumnState(),) * len(profile.columns))
+
+    def to_mapping(self, profile: Profile) -> dict[str, Any]:
+        """JSON form."""
+        names = [column.name for column in profile.columns]
+        return {
+            "profile": profile.digest,
+            "windows": self.windows,
+            "columns": {name: list(astuple(column)) for name, column in zip(names, self.columns, strict=True)},
+            "ring": [pane.to_mapping() for pane in self.ring],
+            "last": {str(scale): [test.to_mapping() for test in tests] for scale, tests in self.last.items()},
+        }
+
+    @classmethod
+    def from_mapping(cls, profile: Profile, mapping: Mapping[str, Any]) -> "MonitorState":
+        """The inverse of `to_mapping`; StateError where it is of another profile or not a monitor's state."""
+        if mapping.get("profile") != profile.digest:
+            raise StateError("monitor: stored state is of another profile; start a new one for the new profile")
+        try:
+            return cls(
+                mapping["windows"],
+                tuple(ColumnState(*mapping["columns"][column.name]) for column in profile.columns),
+                tuple(Pane.from_mapping(profile, pane) for pane in mapping["ring"]),
+                {int(at): tuple(map(ColumnTest.from_mapping, tests)) for at, tests in mapping["last"].items()},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"monitor: stored state is incomplete ({error!r}); replay the recorded cuts") from error
+
+
+def step(state: MonitorState, window: Pane, profile: Profile, settings: Settings) -> tuple[MonitorState, WindowResult]:
+    """One closed window (the sum of its panes) later.
+
+    A window below `n_min` rows joins the ring untested; where nothing could be tested no column changes.
+    """
+    ring = (*state.ring, window)[-max(settings.scales) :]
+    due = [k for k in settings.scales if len(ring) >= k and (state.windows + 1) % max(k // 2, 1) == 0]
+    tests = {k: _examine(ring[-k:], profile, settings) for k in due}
+    tested = tuple(k for k in due if tests[k])
+    standing = {k: v for k, v in sorted({**state.last, **tests}.items()) if v}
+    columns, results = [], []
+    for at, (reference, before) in enumerate(zip(profile.columns, state.columns, strict=True)):
+        mine = {scale: found[at] for scale, found in standing.items()}
+        after = _advance(before, mine, settings) if tested else before
+        columns.append(after)
+        scale = _telling_scale(mine)
+        results.append(ColumnResult(reference.name, before.state, after.state, scale, mine.get(scale)))
+    last = {scale: found for scale, found in standing.items() if scale > 1}
+    return MonitorState(state.windows + 1, tuple(columns), ring, last), WindowResult(window, tested, tuple(results))
+
+
+def _examine(panes: Sequence[Pane], profile: Profile, settings: Settings) -> tuple[ColumnTest, ...]:
+    merged = total(panes)
+    return examine(profile, merged.split(), settings) if merged.rows >= settings.n_min else ()
+
+
+def _telling_scale(tests: Mapping[int, ColumnTest]) -> int:
+    """The smallest scale that fired, else the smallest tested; 0 for none."""
+    return min((scale for scale, test in tests.items() if test.fired), default=min(tests, default=0))
+
+
+def _advance(before: ColumnState, tests: Mapping[int, ColumnTest], settings: Settings) -> ColumnState:
+    """A column's next state: drift once confirmed at scale 1, or at once by a larger scale; calmer when quiet."""
+    hits = before.hits
+    if 1 in tests:
+        hits = hits + 1 if tests[1].fired else 0
+    if hits >= settings.confirm or any(test.fired for scale, test in tests.items() if scale > 1):
+        return ColumnState(DRIFT, hits, 0)
+    lingering = before.state in (DRIFT, RECOVERING)
+    if hits:
+        return ColumnState(before.state if lingering else SUSPECT, hits, 0)
+    quiet = before.quiet + 1
+    if lingering and quiet < settings.clear:
+        return ColumnState(before.state, 0, quiet)
+    return ColumnState(_CALMER[before.state])

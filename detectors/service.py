@@ -1,0 +1,80 @@
+"""The detector as a process: profiles, HTTP, and each role in a thread of its own. Called by `servelens detector`."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from detectors.book import read_book
+from detectors.evaluator import Evaluator
+from detectors.settings import DetectorSettings
+from detectors.worker import Worker
+from servelens import __version__
+from servelens.contract.errors import BrokerError, ServeLensError
+from servelens.contract.metrics import Instruments
+from servelens.io import http
+from servelens.io.processes import stop_on_signals
+
+log = logging.getLogger(__name__)
+
+Role = Worker | Evaluator
+_ROLES: Final = {"worker": (Worker,), "evaluator": (Evaluator,), "all": (Worker, Evaluator)}
+
+
+class Detector:
+    """Opens its port, then runs the role in the calling thread (`all`: the evaluator in a second one)."""
+
+    def __init__(self, settings: DetectorSettings) -> None:
+        self.settings = settings
+        self.registry = CollectorRegistry()
+        self.metrics = Instruments(self.registry)
+        self.book = read_book(settings.profiles)
+        self.roles: list[Role] = [make(settings, self.book, self.metrics) for make in _ROLES[settings.role]]
+        self.failure: ServeLensError | None = None
+        self.stop = threading.Event()
+
+    def open(self) -> str:
+        """Start the HTTP server; its address."""
+        bound = http.bind(self.settings.listen)
+        self.metrics["servelens_build_info"].labels(version=__version__, service="detector").set(1)
+        self._server = http.Server(http.app(self.registry, self._unready), bound)
+        self._server.start()
+        return http.address_of(bound)
+
+    def _unready(self) -> str | None:
+        waiting = [type(role).__name__.lower() for role in self.roles if not role.ready]
+        return f"not yet: {', '.join(waiting)}" if waiting else None
+
+    def run(self) -> None:
+        """Until SIGTERM; raises what ended a role, if something did."""
+        stop_on_signals(self.stop, self._stop)
+        threads = [threading.Thread(target=self._guarded(role), name=role.name, daemon=True) for role in self.roles]
+        for thread in threads:
+            thread.start()
+        while not self.stop.wait(0.2) and all(thread.is_alive() for thread in threads):
+            pass
+        self._stop()
+        for thread in threads:
+            thread.join(self.settings.grace)
+        self._server.stop()
+        if self.failure is not None:
+            raise self.failure
+
+    def _stop(self) -> None:
+        for role in self.roles:
+            role.stop.set()
+
+    def _guarded(self, role: Role) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                role.run()
+            except ServeLensError as error:
+                self.failure = error
+            except Exception as error:  # the role's top: a process that has lost its loop must end and be restarted
+                log.exception("ended by an unexpected error", extra={"role": role.name})
+                self.metrics["servelens_task_errors_total"].labels(task=type(role).__name__.lower()).inc()
+                self.failure = BrokerError(f"{role.name} ended: {type(error).__name__}: {error}")
+
+        return run

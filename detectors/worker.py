@@ -1,0 +1,322 @@
+"""The worker: payload partitions from a consumer group, panes out, fenced by the panes log. All counting's I/O is here.
+
+One loop, one thread: read the own panes partitions (so that acceptance and fencing are seen), read payloads, close
+batches, append them. Group offsets are committed only for batches seen accepted: they are for dashboards and lag; the
+position after a restart is the fold's. Called by `servelens detector --role worker`.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError
+
+from detectors import fence, snapshot
+from detectors.book import Book
+from detectors.fence import PAYLOADS, Commit, Entry, Fold, Outcome
+from detectors.intake import Intake, Letter
+from detectors.ownership import Ownership
+from detectors.settings import DetectorSettings
+from servelens.contract.errors import ConfigError, PayloadError, StateError
+from servelens.contract.metrics import Instruments
+from servelens.contract.times import slot_of
+from servelens.io.kafka import consumer, group_consumer, partition_count, producer, topic_ids
+
+log = logging.getLogger(__name__)
+
+MAX_IN_FLIGHT: Final = 4  # batches of one partition sent and not yet seen accepted
+SEND_TIMEOUT: Final = 30.0  # seconds
+MAX_BACKOFF: Final = 10.0  # seconds between claims of one partition
+
+
+@dataclass(slots=True)
+class Held:
+    """One assigned partition: the hold on it, and the batch being filled."""
+
+    ownership: Ownership
+    intake: Intake | None = None
+    gaps: tuple[tuple[int, int], ...] = ()
+    position: int = 0  # the payload offset after the last one taken
+    opened: float = 0.0
+    beaten: int = -1  # slot of the last heartbeat
+    backoff: float = 0.0
+    due: float = 0.0  # when to claim (again)
+    fenced_since: float | None = None
+    sent: list[Any] = field(default_factory=list)
+
+
+class Worker:
+    """Runs until `stop` is set."""
+
+    def __init__(
+        self,
+        settings: DetectorSettings,
+        book: Book,
+        metrics: Instruments,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings, self.book, self.metrics, self.clock, self.wall = settings, book, metrics, clock, wall
+        self.stop = threading.Event()
+        self.held: dict[int, Held] = {}
+        self.name = f"worker-{uuid.uuid4().hex[:8]}"
+        self.ready = False
+
+    def run(self) -> None:
+        """Join the group and work; BrokerError if Kafka cannot be reached, ConfigError if the topics do not fit."""
+        kafka, topics = self.settings.kafka, self.settings.topics
+        self.payloads: KafkaConsumer = group_consumer(kafka, self.settings.group, max_poll_records=2000)
+        self.tail: KafkaConsumer = consumer(kafka, fetch_max_wait_ms=20)
+        self.panes: KafkaProducer = producer(kafka, linger_ms=0)
+        self._check_partitions()
+        self.topic_id = topic_ids(kafka, [topics.payloads])[topics.payloads]
+        self.payloads.subscribe([topics.payloads], listener=_Rebalance(self))
+        try:
+            while not self.stop.is_set():
+                self._turn()
+        finally:
+            self.held.clear()
+            for client in (self.payloads, self.tail, self.panes):
+                client.close()
+
+    def _check_partitions(self) -> None:
+        topics = self.settings.topics
+        counts = {
+            name: partition_count(self.tail, name) for name in (topics.payloads, topics.panes(self.settings.group))
+        }
+        payloads, panes = counts.values()
+        if 0 in counts.values() or payloads != panes:
+            seen = ", ".join(f"{name} has {count}" for name, count in counts.items())
+            remedy = "Run: servelens topics apply --group " + self.settings.group
+            raise ConfigError("topics", f"partition counts do not fit: {seen}", remedy)
+
+    # -- one turn ---------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._read_tail()
+        for partition, held in list(self.held.items()):
+            self._tend(partition, held)
+        polled = self.payloads.poll(timeout_ms=20)
+        self.ready = bool(self.held)
+        for where, rows in polled.items():
+            mine = self.held.get(where.partition)
+            if mine is not None and mine.ownership.state == "owning":
+                self._take(mine, rows)
+        for partition, held in list(self.held.items()):
+            self._close_if_due(partition, held)
+
+    def _take(self, held: Held, rows: Sequence[Any]) -> None:
+        intake = held.intake
+        if intake is None:
+            return
+        for record in rows:
+            if record.offset < held.position:
+                intake.recall(record)
+                continue
+            if not intake.records:
+                held.opened = self.clock()
+            intake.take(record)
+            held.position = record.offset + 1
+
+    def _close_if_due(self, partition: int, held: Held) -> None:
+        intake, ownership, now = held.intake, held.ownership, self.clock()
+        if intake is None or ownership.state != "owning":
+            return
+        full = intake.records >= self.settings.batch_records
+        old = intake.records > 0 and now - held.opened >= self.settings.batch_seconds
+        if (full or old or held.gaps) and ownership.in_flight < MAX_IN_FLIGHT:
+            self._close(partition, held, intake)
+        elif not intake.records and ownership.in_flight == 0:
+            self._beat(partition, held)
+        self._throttle(partition, full)
+
+    def _throttle(self, partition: int, full: bool) -> None:
+        where = TopicPartition(self.settings.topics.payloads, partition)
+        paused = where in self.payloads.paused()
+        if full and not paused:
+            self.payloads.pause(where)
+        elif paused and not full:
+            self.payloads.resume(where)
+
+    def _close(self, partition: int, held: Held, intake: Intake) -> None:
+        self._bury(partition, intake.letters)
+        for result, count in intake.results.items():
+            self.metrics["servelens_detector_events_total"].labels(result=result).inc(count)
+        batch = intake.close(held.position, held.gaps)
+        held.gaps = ()
+        self._append(partition, held, held.ownership.place(batch))
+
+    def _beat(self, partition: int, held: Held) -> None:
+        """Say that all there is has been read, once a slot."""
+        where = TopicPartition(self.settings.topics.payloads, partition)
+        slot = slot_of(int(self.wall() * 1_000_000), self.settings.slot)
+        end = self.payloads.highwater(where)
+        if slot <= held.beaten or end is None or held.position < end:
+            return
+        held.beaten = slot
+        self._append(partition, held, [held.ownership.heartbeat(slot)])
+
+    def _bury(self, partition: int, letters: Sequence[Letter]) -> None:
+        topic = self.settings.topics.dead_letters(self.settings.group)
+        for letter in letters:
+            record = letter.record
+            headers = [
+                *record.headers,
+                ("servelens_reason", letter.reason.encode()),
+                ("servelens_problem", letter.problem[:500].encode()),
+                ("servelens_offset", f"{partition}/{record.offset}".encode()),
+            ]
+            self.panes.send(topic, value=record.value, key=record.key, headers=headers, partition=partition)
+            self.metrics["servelens_detector_dead_letters_total"].labels(reason=letter.reason).inc()
+
+    def _append(self, partition: int, held: Held, entries: Sequence[Entry]) -> None:
+        """Append entries; a send that fails ends the epoch, since what follows it could not be accepted."""
+        topic = self.settings.topics.panes(self.settings.group)
+        try:
+            held.sent = [future for future in held.sent if not future.is_done]
+            held.sent += [self.panes.send(topic, value=fence.encode(entry), partition=partition) for entry in entries]
+        except KafkaError as error:
+            log.warning("panes not sent", extra={"partition": partition, "error": repr(error)})
+            held.ownership.state = "fenced"
+
+    # -- the own panes log ------------------------------------------------------------------------------------
+
+    def _read_tail(self) -> None:
+        for where, rows in self.tail.poll(timeout_ms=0).items() if self.held else ():
+            held = self.held.get(where.partition)
+            for record in rows:
+                if held is not None and record.offset >= held.ownership.fold.at:
+                    self._see(where.partition, held, record)
+
+    def _see(self, partition: int, held: Held, record: Any) -> None:
+        ownership, before = held.ownership, held.ownership.state
+        try:
+            outcome = ownership.see(record.offset, fence.decode(record.value))
+        except PayloadError as error:
+            log.warning("panes log holds a foreign record", extra={"partition": partition, "error": str(error)})
+            ownership.fold.skip(record.offset)
+            return
+        if isinstance(outcome.entry, Commit) and outcome.entry.epoch == ownership.epoch:
+            self._settled(partition, outcome)
+        if before != "owning" and ownership.state == "owning":
+            self._begin(partition, held)
+        elif before == "owning" and ownership.state == "fenced":
+            self._lost(partition, held, outcome)
+
+    def _settled(self, partition: int, outcome: Outcome) -> None:
+        self.metrics["servelens_detector_batches_total"].labels(result=outcome.verdict).inc()
+        commit = outcome.entry
+        if outcome.verdict != "accepted" or not isinstance(commit, Commit):
+            return
+        for _, pane in outcome.panes:
+            self.metrics["servelens_detector_rows_total"].labels(**pane["identity"]).inc(pane["rows"])
+        self.metrics["servelens_detector_gap_records_total"].inc(sum(end - start for start, end in commit.gaps))
+        where = TopicPartition(self.settings.topics.payloads, partition)
+        lag = (self.payloads.highwater(where) or commit.hi) - commit.hi
+        self.metrics["servelens_detector_lag_records"].labels(partition=partition).set(max(0, lag))
+        self.payloads.commit_async({where: OffsetAndMetadata(commit.hi, "", -1)})
+
+    def _begin(self, partition: int, held: Held) -> None:
+        """The own claim stands: start reading where the fold ended, a horizon earlier for halves that wait."""
+        where = TopicPartition(self.settings.topics.payloads, partition)
+        start = self.payloads.beginning_offsets([where])[where]
+        end = self.payloads.end_offsets([where])[where]
+        ownership = held.ownership
+        if end < ownership.next:
+            log.warning("payload log is shorter than what was counted", extra={"partition": partition, "end": end})
+            ownership.sent = end
+            self._claim(partition, held, "truncated", rewind=True)
+            return
+        held.gaps = ((ownership.next, start),) if start > ownership.next else ()
+        held.position = max(start, ownership.next)
+        fold, settings = ownership.fold, self.settings
+        held.intake = Intake(self.book, settings.slot, settings.max_age, ownership.seqs(), fold.slot)
+        held.backoff, held.fenced_since, held.beaten = 0.0, None, -1
+        self.payloads.seek(where, max(start, held.position - settings.horizon))
+        self.payloads.resume(where)
+        log.info("owning", extra={"partition": partition, "next": held.position})
+
+    def _lost(self, partition: int, held: Held, outcome: Outcome) -> None:
+        held.intake = None
+        held.fenced_since = self.clock()
+        held.due = self.clock() + held.backoff
+        self.payloads.pause(TopicPartition(self.settings.topics.payloads, partition))
+        log.warning("fenced", extra={"partition": partition, "by": outcome.verdict})
+
+    # -- claims -----------------------------------------------------------------------------------------------
+
+    def _tend(self, partition: int, held: Held) -> None:
+        ownership = held.ownership
+        if ownership.state == "owning" and any(future.failed() for future in held.sent):
+            ownership.state = "fenced"
+            self._lost(partition, held, Outcome("rejected", ownership.heartbeat(0)))
+        if ownership.state == "fenced" and self.clock() >= held.due and self._still_mine(partition, held):
+            held.backoff = min(MAX_BACKOFF, held.backoff * 2 or 0.5)
+            held.due = self.clock() + held.backoff
+            self._claim(partition, held, "assigned" if held.fenced_since is None else "fenced")
+
+    def _still_mine(self, partition: int, held: Held) -> bool:
+        """Whether the coordinator has just accepted us in this generation; a first claim needs no such proof."""
+        if held.fenced_since is None:
+            return True
+        where = TopicPartition(self.settings.topics.payloads, partition)
+        try:
+            self.payloads.commit({where: OffsetAndMetadata(held.ownership.next, "", -1)}, timeout_ms=5000)
+        except KafkaError as error:
+            log.info("not claiming", extra={"partition": partition, "error": type(error).__name__})
+            held.due = self.clock() + max(held.backoff, 0.5)
+            return False
+        return True
+
+    def _claim(self, partition: int, held: Held, reason: str, rewind: bool = False) -> None:
+        generation = self.payloads.group_metadata().generation_id
+        topics: Mapping[str, str] = {PAYLOADS: self.topic_id}
+        claim = held.ownership.claim(uuid.uuid4().hex, self.name, generation, topics, rewind)
+        held.intake, held.sent = None, []
+        self._append(partition, held, [claim])
+        self.metrics["servelens_detector_claims_total"].labels(reason=reason).inc()
+
+    # -- rebalances -------------------------------------------------------------------------------------------
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        """Take up partitions: restore each fold from the newest snapshot and tail its log from there."""
+        settings = self.settings
+        restored = snapshot.folds(settings.kafka, settings.topics.state(settings.group))
+        for partition in partitions:
+            self.held[partition] = Held(Ownership(restored.get(partition) or Fold()))
+            self.payloads.pause(TopicPartition(settings.topics.payloads, partition))
+        self._follow()
+
+    def _follow(self) -> None:
+        """Tail the panes partitions of what is held, each from where its fold stands."""
+        panes = self.settings.topics.panes(self.settings.group)
+        places = {TopicPartition(panes, partition): held.ownership.fold.at for partition, held in self.held.items()}
+        self.tail.assign(list(places))
+        starts = self.tail.beginning_offsets(list(places)) if places else {}
+        for where, at in places.items():
+            if starts[where] > at:
+                problem = f"{panes}/{where.partition} begins at {starts[where]}, and no snapshot reaches it (only {at})"
+                raise StateError(f"{problem}; start a new group, or restore the state topic")
+            self.tail.seek(where, at)
+
+    def revoked(self, partitions: Sequence[int]) -> None:
+        """Let go: the open batch is dropped, for the next owner reads the same records again."""
+        for partition in partitions:
+            self.held.pop(partition, None)
+        self._follow()
+
+
+class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        self._worker.revoked([where.partition for where in revoked])
+
+    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        self._worker.assigned([where.partition for where in assigned])

@@ -1,0 +1,1 @@
+"""Flow 2: an explanation request, answered by asking the predictor."""

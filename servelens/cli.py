@@ -1,0 +1,279 @@
+"""The command line: `servelens logger|detector|profile|topics|broker|demo`; a command imports its room when it runs."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from servelens import __version__, options
+from servelens.contract import settings as spelled
+from servelens.contract.topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX, group_topics, shared_topics
+from servelens.io.topics import Finding
+from servelens.options import (
+    CaFile,
+    CertFile,
+    Kafka,
+    KeyFile,
+    Prefix,
+    SaslMechanism,
+    SaslPassword,
+    SaslUser,
+    Security,
+    kafka_settings,
+)
+
+app = typer.Typer(name="servelens", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+profile_app = typer.Typer(no_args_is_help=True, help="Build and show profiles: the reference a model is compared with.")
+topics_app = typer.Typer(no_args_is_help=True, help="Create and check the Kafka topics.")
+app.add_typer(profile_app, name="profile")
+app.add_typer(topics_app, name="topics")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"servelens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, help="Print the version.")] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML file of `flag: value` lines for the command.")] = None,
+) -> None:
+    """Observability and explainability for KServe."""
+    del version, config  # both have been seen to: by the callback above, and before the command line was parsed
+
+
+@app.command()
+def logger(
+    ctx: typer.Context,
+    upstream: Annotated[str, typer.Option(help="The predictor, http://HOST:PORT.", metavar="URL")],
+    inference_service: Annotated[str, typer.Option(help="Name of the InferenceService.")],
+    namespace: Annotated[str, typer.Option(help="Its namespace.")],
+    spool: Annotated[Path, typer.Option(help="Folder of the spool.")] = Path("spool"),
+    listen: Annotated[str, typer.Option(help="Where clients connect.", metavar="H:P")] = "0.0.0.0:8090",
+    admin: Annotated[str, typer.Option(help="Health, metrics, spool.", metavar="H:P")] = "0.0.0.0:8091",
+    kafka: Kafka = "",
+    topic_prefix: Prefix = DEFAULT_PREFIX,
+    component: Annotated[str, typer.Option(help="predictor, transformer or explainer.")] = "predictor",
+    revision: Annotated[str, typer.Option(help="Revision of the InferenceService.")] = "",
+    log_mode: Annotated[str, typer.Option(help="exchange, all, request, response or none.")] = "exchange",
+    role: Annotated[str, typer.Option(help="all, tap or recorder (recorder and shipper).")] = "all",
+    capture_socket: Annotated[Path | None, typer.Option(help="Where tap and recorder meet.")] = None,
+    synthetic_key: Annotated[Path | None, typer.Option(help="Key file of the synthetic guard.")] = None,
+    capture_memory: Annotated[str, typer.Option(help="Bodies held in memory at most.")] = "32MiB",
+    body_cap: Annotated[str, typer.Option(help="Bytes kept of one body.")] = "1MiB",
+    on_unparsable: Annotated[str, typer.Option(help="blind or close.")] = "blind",
+    spool_bytes: Annotated[str, typer.Option(help="All spool files together.")] = "512MiB",
+    spool_policy: Annotated[str, typer.Option(help="drop-new or drop-old.")] = "drop-new",
+    accounting_slot: Annotated[str, typer.Option(help="An accounting event each.")] = "10s",
+    create_topics: Annotated[bool, typer.Option(help="Create missing topics.")] = True,
+    partitions: Annotated[int, typer.Option(help="Partitions of created topics.")] = DEFAULT_PARTITIONS,
+    grace: Annotated[str, typer.Option(help="Time to finish on SIGTERM.")] = "10s",
+    security: Security = "PLAINTEXT",
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    sasl_mechanism: SaslMechanism = None,
+    sasl_username: SaslUser = None,
+    sasl_password_file: SaslPassword = None,
+) -> None:
+    """Stand before a predictor and log every inference to Kafka, without slowing or losing one."""
+    from logger.parent import Parent
+    from logger.settings import LoggerSettings
+    from servelens.io import http, logs
+    from servelens.io.processes import stop_on_signals
+
+    logs.configure("logger")
+    parent = Parent(
+        LoggerSettings(
+            listen=listen,
+            upstream=upstream,
+            admin=admin,
+            spool=spool,
+            kafka=kafka_settings(kafka, ctx.params) if kafka else None,
+            topic_prefix=topic_prefix,
+            namespace=namespace,
+            inference_service=inference_service,
+            component=component,
+            revision=revision,
+            log_mode=log_mode,  # type: ignore[arg-type]  # checked by LoggerSettings, which names the choices
+            role=role,
+            capture_socket=capture_socket,
+            synthetic_key=synthetic_key,
+            capture_memory=spelled.size(capture_memory, "--capture-memory"),
+            body_cap=spelled.size(body_cap, "--body-cap"),
+            on_unparsable=on_unparsable,
+            spool_bytes=spelled.size(spool_bytes, "--spool-bytes"),
+            spool_policy=spool_policy,
+            accounting_seconds=spelled.duration(accounting_slot, "--accounting-slot"),
+            create_topics=create_topics,
+            partitions=partitions,
+            grace_seconds=spelled.duration(grace, "--grace"),
+        )
+    )
+    parent.open()
+    stop_on_signals(parent.stop)
+    addresses = {"listening": parent.listening, "admin": parent.admin}
+    http.announce(**{name: address for name, address in addresses.items() if address})
+    parent.run()
+
+
+@app.command()
+def detector(
+    ctx: typer.Context,
+    kafka: Kafka,
+    group: Annotated[str, typer.Option(help="The detector group.", metavar="ID")],
+    profiles: Annotated[Path, typer.Option(help="Folder of *.profile files.")],
+    listen: Annotated[str, typer.Option(help="Health and metrics.", metavar="H:P")] = "0.0.0.0:8093",
+    topic_prefix: Prefix = DEFAULT_PREFIX,
+    slot: Annotated[str, typer.Option(help="Event-time slot; one value per group.")] = "10s",
+    lateness: Annotated[str, typer.Option(help="How long a slot waits for late events.")] = "30s",
+    role: Annotated[str, typer.Option(help="all, worker or evaluator.")] = "all",
+    lease: Annotated[str, typer.Option(help="A silent evaluator is replaced after this.")] = "5s",
+    silence: Annotated[str, typer.Option(help="A silent partition stops holding windows after this.")] = "60s",
+    security: Security = "PLAINTEXT",
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    sasl_mechanism: SaslMechanism = None,
+    sasl_username: SaslUser = None,
+    sasl_password_file: SaslPassword = None,
+) -> None:
+    """Count payloads against profiles and say when a model's inputs or predictions have drifted."""
+    from detectors.service import Detector
+    from detectors.settings import DetectorSettings
+    from servelens.io import http, logs
+
+    logs.configure(f"detector-{role}")
+    service = Detector(
+        DetectorSettings(
+            kafka=kafka_settings(kafka, ctx.params),
+            topic_prefix=topic_prefix,
+            group=group,
+            profiles=profiles,
+            listen=listen,
+            slot=spelled.whole_seconds(slot, "--slot"),
+            lateness=spelled.whole_seconds(lateness, "--lateness"),
+            role=role,
+            lease=spelled.duration(lease, "--lease"),
+            silence=spelled.duration(silence, "--silence"),
+        )
+    )
+    http.announce(listening=service.open())
+    service.run()
+
+
+@profile_app.command("build")
+def profile_build(
+    data: Annotated[Path, typer.Argument(help="Reference rows in time order, CSV or Parquet.")],
+    model_file: Annotated[Path, typer.Option(help="The model's model.yaml.")],
+    out: Annotated[Path, typer.Option(help="Where to write NAME.profile.")],
+) -> None:
+    """Freeze the bins and counts of reference rows into a profile."""
+    from detectors.build import build
+
+    build(data, model_file, out)
+
+
+@topics_app.command("apply")
+def topics_apply(
+    ctx: typer.Context,
+    kafka: Kafka,
+    topic_prefix: Prefix = DEFAULT_PREFIX,
+    group: Annotated[list[str] | None, typer.Option(help="Detector group; may be repeated.")] = None,
+    partitions: Annotated[int, typer.Option(help="Fixed for ever under one prefix.")] = DEFAULT_PARTITIONS,
+    replication: Annotated[int, typer.Option(help="Replication factor.")] = 1,
+    security: Security = "PLAINTEXT",
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    sasl_mechanism: SaslMechanism = None,
+    sasl_username: SaslUser = None,
+    sasl_password_file: SaslPassword = None,
+) -> None:
+    """Create the topics that are missing, then check them all."""
+    from servelens.io import topics
+
+    settings = kafka_settings(kafka, ctx.params)
+    specs = [*shared_topics(topic_prefix, partitions)]
+    specs += [spec for name in group or () for spec in group_topics(topic_prefix, partitions, name)]
+    for name in topics.create(settings, specs, replication):
+        typer.echo(f"created  {name}")
+    _report(topics.check(settings, specs))
+
+
+@topics_app.command("check")
+def topics_check(
+    ctx: typer.Context,
+    kafka: Kafka,
+    topic_prefix: Prefix = DEFAULT_PREFIX,
+    group: Annotated[list[str] | None, typer.Option(help="Detector group; may be repeated.")] = None,
+    partitions: Annotated[int, typer.Option(help="As they should be.")] = DEFAULT_PARTITIONS,
+    security: Security = "PLAINTEXT",
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    sasl_mechanism: SaslMechanism = None,
+    sasl_username: SaslUser = None,
+    sasl_password_file: SaslPassword = None,
+) -> None:
+    """Compare the topics with what the suite needs; exit 1 if one is missing or wrong."""
+    from servelens.io import topics
+
+    specs = [*shared_topics(topic_prefix, partitions)]
+    specs += [spec for name in group or () for spec in group_topics(topic_prefix, partitions, name)]
+    _report(topics.check(kafka_settings(kafka, ctx.params), specs))
+
+
+def _report(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        typer.echo(str(finding))
+    if any(finding.found in ("wrong", "missing") for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def broker(
+    listen: Annotated[str, typer.Option(help="Where it listens.", metavar="H:P")] = "127.0.0.1:9092",
+) -> None:
+    """Run the embedded broker: Kafka's protocol, memory only, for trying things out."""
+    from servelens.io import embedded, http, processes
+
+    host, port = spelled.address(listen, "--listen")
+    running = embedded.EmbeddedBroker(host, port)
+    stop = threading.Event()
+    processes.stop_on_signals(stop)
+    running.start()
+    http.announce(listening=running.address)
+    while not stop.wait(0.2) and running.process is not None and running.process.poll() is None:
+        pass
+    running.stop()
+
+
+@app.command()
+def demo(
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 unless everything held.")] = False,
+    kafka: Annotated[str, typer.Option(help="Use this broker instead of the embedded one.")] = "",
+    out: Annotated[Path, typer.Option(help="Everything it writes.")] = Path("out"),
+    kill: Annotated[str, typer.Option(help="SIGKILL these during the run, comma-separated.")] = "",
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the order of the flights.")] = 0,
+) -> None:
+    """Run the whole loop on this machine: a real model, real flights, a shift, and the verdict on it."""
+    from servelens.demo.run import run
+
+    ok = run(out=out, kafka=kafka or None, kill=[name for name in kill.split(",") if name], keep=keep, seed=seed)
+    if check and not ok:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The `servelens` command."""
+    raise SystemExit(options.run(typer.main.get_command(app)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Every error ServeLens raises on purpose, in one tree that says who must act.
+
+    ServeLensError
+    ├── ConfigError          the operator: a flag, file or topic is wrong; the process exits with 2
+    ├── PayloadError         the sender: bytes that are not what they claim to be (HTTP 400; a dead letter on a stream)
+    │   └── TooLarge         the sender: over a stated limit (HTTP 413)
+    ├── UpstreamError        the predictor's owner: it refused, hung up or answered nonsense (HTTP 502)
+    │   ├── UpstreamAway     nobody listens there (HTTP 503 where the protocol asks for it)
+    │   └── DeadlineExceeded no answer in time (HTTP 504)
+    ├── Overloaded           the caller: come back later (HTTP 429 with Retry-After)
+    ├── BrokerError          the Kafka operator: the topic or broker is not usable now; retried by whoever owns the loop
+    └── StateError           us: stored state contradicts itself; never repaired silently
+
+A message names the field, what was found there and what to do; it never carries a header's or a secret's value.
+"""
+
+
+class ServeLensError(Exception):
+    """The root: catch it only where a process or a request ends."""
+
+    status = 500
+
+
+class ConfigError(ServeLensError):
+    """A setting is wrong. `setting` is its name as the operator writes it, `remedy` one sentence on what to do."""
+
+    def __init__(self, setting: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{setting}: {problem}. {remedy}")
+        self.setting, self.problem, self.remedy = setting, problem, remedy
+
+
+class PayloadError(ServeLensError):
+    """Bytes that cannot be read as what they claim to be. `reason` is a short stable word, fit for a metric label."""
+
+    status = 400
+
+    def __init__(self, field: str, problem: str, *, reason: str = "malformed") -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field, self.problem, self.reason = field, problem, reason
+
+
+class TooLarge(PayloadError):
+    """A payload, shape or nesting over its stated limit."""
+
+    status = 413
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem, reason="too_large")
+
+
+class UpstreamError(ServeLensError):
+    """The predictor refused, hung up or answered nonsense."""
+
+    status = 502
+
+
+class UpstreamAway(UpstreamError):
+    """Nobody listens at the predictor's address."""
+
+    status = 503
+
+
+class DeadlineExceeded(UpstreamError):
+    """No answer within the deadline."""
+
+    status = 504
+
+
+class Overloaded(ServeLensError):
+    """A bounded queue is full; `retry_after` in seconds."""
+
+    status = 429
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BrokerError(ServeLensError):
+    """Kafka is away, or a topic is not what the contract says."""
+
+    status = 503
+
+
+class StateError(ServeLensError):
+    """Stored state contradicts itself (a spool segment, a profile, a journal)."""

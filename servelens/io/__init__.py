@@ -1,0 +1,1 @@
+"""The only clients: Kafka, OTLP, and the HTTP scaffold of the services."""
