@@ -30,10 +30,14 @@ def shuffles(rows: int, seed: int) -> Orders:
 
 
 def _ordered(blocks: Counts) -> NDArray[np.float64]:
-    """(BLOCKS, bins) to mean squared distance of each block's cumulative curve to the others': largest, average."""
-    ranges = blocks[:, :-1]
-    apart = (_cumulative(ranges) - _cumulative(ranges.sum(0) - ranges)) ** 2
-    return np.array([apart.max(1).mean(), apart.mean()])
+    """(BLOCKS, bins) to mean squared distance of each block's cumulative curve to the others': largest, average.
+
+    Times the block's rows, as blocks of many nulls have fewer; those of nothing else say nothing.
+    """
+    ranges = blocks[blocks[:, :-1].any(1), :-1]
+    rest = ranges.sum(0) - ranges
+    apart = (_cumulative(ranges) - _cumulative(rest)) ** 2 * ranges.sum(1, keepdims=True)
+    return np.array([apart.max(1).mean(), apart.mean()]) if len(ranges) > 1 else np.zeros(2)
 
 
 def _cumulative(counts: Counts) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ which stores `to_mapping` beside the cut.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final
 
 from detectors.pane import Pane, total
@@ -20,11 +20,16 @@ STATES: Final = ("ok", "suspect", "drift", "recovering")
 
 @dataclass(frozen=True, slots=True)
 class ColumnState:
-    """`hits`: windows in a row that fired at scale 1; `quiet`: windows in a row without any hit."""
+    """`hits`: windows in a row that fired at scale 1; `quiet`: windows in a row without any hit.
+
+    `since`: the number of the last window of the last drift. Merged windows reaching back to it are not looked at, else
+    a drift that is over would be found a second time.
+    """
 
     state: int = OK
     hits: int = 0
     quiet: int = 0
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +106,25 @@ def step(state: MonitorState, window: Pane, profile: Profile, settings: Settings
 
     A window below `n_min` rows joins the ring untested; where nothing could be tested no column changes.
     """
-    ring = (*state.ring, window)[-max(settings.scales) :]
-    due = [k for k in settings.scales if len(ring) >= k and (state.windows + 1) % max(k // 2, 1) == 0]
+    ring, now = (*state.ring, window)[-max(settings.scales) :], state.windows + 1
+    due = [k for k in settings.scales if len(ring) >= k and _turn(now, k) == now]
     tests = {k: _examine(ring[-k:], profile, settings) for k in due}
     tested = tuple(k for k in due if tests[k])
     standing = {k: v for k, v in sorted({**state.last, **tests}.items()) if v}
     columns, results = [], []
     for at, (reference, before) in enumerate(zip(profile.columns, state.columns, strict=True)):
-        mine = {scale: found[at] for scale, found in standing.items()}
-        after = _advance(before, mine, settings) if tested else before
+        mine = {scale: found[at] for scale, found in standing.items() if _turn(now, scale) - scale >= before.since}
+        after = _advance(before, mine, now, settings) if tested else before
         columns.append(after)
         scale = _telling_scale(mine)
         results.append(ColumnResult(reference.name, before.state, after.state, scale, mine.get(scale)))
     last = {scale: found for scale, found in standing.items() if scale > 1}
-    return MonitorState(state.windows + 1, tuple(columns), ring, last), WindowResult(window, tested, tuple(results))
+    return MonitorState(now, tuple(columns), ring, last), WindowResult(window, tested, tuple(results))
+
+
+def _turn(now: int, scale: int) -> int:
+    """The number of the newest window at which the scale was due."""
+    return now - now % max(scale // 2, 1)
 
 
 def _examine(panes: Sequence[Pane], profile: Profile, settings: Settings) -> tuple[ColumnTest, ...]:
@@ -127,17 +137,18 @@ def _telling_scale(tests: Mapping[int, ColumnTest]) -> int:
     return min((scale for scale, test in tests.items() if test.fired), default=min(tests, default=0))
 
 
-def _advance(before: ColumnState, tests: Mapping[int, ColumnTest], settings: Settings) -> ColumnState:
+def _advance(before: ColumnState, tests: Mapping[int, ColumnTest], now: int, settings: Settings) -> ColumnState:
     """A column's next state: drift once confirmed at scale 1, or at once by a larger scale; calmer when quiet."""
     hits = before.hits
     if 1 in tests:
         hits = hits + 1 if tests[1].fired else 0
     if hits >= settings.confirm or any(test.fired for scale, test in tests.items() if scale > 1):
-        return ColumnState(DRIFT, hits, 0)
+        return replace(before, state=DRIFT, hits=hits, quiet=0)
     lingering = before.state in (DRIFT, RECOVERING)
     if hits:
-        return ColumnState(before.state if lingering else SUSPECT, hits, 0)
+        return replace(before, state=before.state if lingering else SUSPECT, hits=hits, quiet=0)
     quiet = before.quiet + 1
     if lingering and quiet < settings.clear:
-        return ColumnState(before.state, 0, quiet)
-    return ColumnState(_CALMER[before.state])
+        return replace(before, hits=0, quiet=quiet)
+    since = now - quiet if before.state == DRIFT else before.since
+    return ColumnState(_CALMER[before.state], since=since)

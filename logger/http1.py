@@ -1,27 +1,25 @@
 """The observer of one client connection: copies of its two byte directions in, exchanges out. No I/O.
 
-Apart from the tap, which forwards bytes whether or not anything here understands them. httptools (llhttp) parses both
-directions in its strict mode; what that cannot frame without doubt ends the observation, never the connection. What
-becomes of an exchange is the business of the `Watch`.
+Apart from the tap, which forwards bytes whether or not anything here understands them, and from `directions`, which
+parse. Here responses are matched to their requests. What cannot be framed without doubt ends the observation, never
+the connection; what becomes of an exchange is the business of the `Watch`.
 """
 
 from collections import deque
-from typing import Any, Final, Protocol
-
-import httptools
+from typing import Final, Protocol
 
 from logger.budget import Budget
-from logger.seen import REQUEST_HEADERS, RESPONSE_HEADERS, Body, Headers, Seen, ends_by_close, has_body
+from logger.directions import SWITCHING, Malformed, Requests, Responses, StopParsing
+from logger.seen import Body, Headers, Seen
 
 DEFAULT_CAP: Final = 1 << 20  # bytes kept of each body
 QUIET_LIMIT: Final = 64 << 10  # bytes of a head, trailer or chunk extension: more is not read to its end
 PENDING_LIMIT: Final = 1024  # requests pipelined and not yet answered
 _HEAD_END: Final = b"\r\n\r\n"  # the only end of a head that llhttp accepts in strict mode
-_SWITCHING: Final = 101
 
 
 class Watch(Protocol):
-    """Who is told. Every exchange begun ends in exactly one `finished` or `dropped`."""
+    """Who is told. Every exchange begun ends in one `finished`, or in `dropped` for good."""
 
     def begun(self, seen: Seen, headers: Headers) -> None:
         """A request head is complete; sets `seen.keep` if its bodies are wanted."""
@@ -33,151 +31,30 @@ class Watch(Protocol):
         """Both halves have ended, or the connection has: what was seen is all there is."""
 
     def dropped(self, seen: Seen, reason: str) -> None:
-        """The exchange cannot be kept: `over_budget` (it goes on, unkept), `unparsable` or `upgraded`."""
+        """The exchange is not to be had: `unparsable`, `upgraded`, or `over_budget`; the last goes on to `finished`."""
 
     def unseen(self, reason: str) -> None:
         """An exchange was begun whose head could not be read."""
-
-
-class _StopParsing(Exception):
-    """Raised in a callback to end the parse at once: the connection has gone blind."""
-
-
-class _Requests:
-    """The request direction: httptools calls the `on_` methods."""
-
-    def __init__(self, observer: "Observer") -> None:
-        self._observer = observer
-        self.parser = httptools.HttpRequestParser(self)
-        self.current: Seen | None = None
-        self.progress = False
-        self._target, self._headers = b"", dict[bytes, bytes]()
-        self._in_head = True
-        self._body_follows = self._resuming = False
-
-    def on_url(self, url: bytes) -> None:
-        self._target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name in REQUEST_HEADERS and self._in_head:
-            self._headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        self.progress = True
-        if self._resuming:
-            return
-        self._in_head = False
-        headers, method = self._headers, self.parser.get_method().decode()
-        if b"upgrade" in headers and self.parser.should_upgrade():
-            self._body_follows = has_body(headers)
-        self.current = Seen(method, self._target, headers)
-        self._target = b""
-        self._observer.request_began(self.current, headers)
-
-    def on_body(self, data: bytes) -> None:
-        self.progress = True
-        if self.current is not None:
-            self._observer.keep(self.current, self.current.request, data)
-
-    def on_message_complete(self) -> None:
-        self.progress = True
-        if self._body_follows:
-            return
-        self._headers, self._in_head = {}, True
-        seen, self.current = self.current, None
-        if seen is not None:
-            self._observer.request_ended(seen)
-
-    def resume(self) -> None:
-        """Go on after a request that asks for an upgrade: until it is granted, what follows is HTTP.
-
-        llhttp skips such a request's body (Java's HttpClient sends one with its first POST, for h2c): a new parser
-        gets a head that says no more than how the body is framed.
-        """
-        self.parser = httptools.HttpRequestParser(self)
-        if not self._body_follows:
-            return
-        framing = b"".join(b"%s: %s\r\n" % item for item in self._headers.items() if has_body(dict((item,))))
-        self._body_follows, self._resuming = False, True
-        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
-        self._resuming = False
-
-
-class _Responses:
-    """The response direction: httptools calls the `on_` methods."""
-
-    def __init__(self, observer: "Observer") -> None:
-        self._observer = observer
-        self.parser = httptools.HttpResponseParser(self)
-        self.progress = False
-        self.begun = False  # bytes of a response have come, its end has not
-        self.until_close = False
-        self.headless_body = False  # the response to HEAD has ended with its head, which llhttp cannot know
-        self._headers = dict[bytes, bytes]()
-        self._in_head, self._informational = True, False
-        self._current: Seen | None = None
-
-    def on_message_begin(self) -> None:
-        self.begun = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name in RESPONSE_HEADERS and self._in_head:
-            self._headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        self.progress = True
-        headers, self._headers = self._headers, {}
-        status = self.parser.get_status_code()
-        self._informational = status < 200 and status != _SWITCHING
-        if self._informational:
-            return
-        self._in_head = False
-        seen = self._current = self._observer.response_began(status)
-        seen.response = Body(headers)
-        self.headless_body = seen.method == "HEAD"
-        self.until_close = ends_by_close(headers)
-
-    def on_body(self, data: bytes) -> None:
-        self.progress = True
-        if self._current is not None:
-            self._observer.keep(self._current, self._current.response, data)
-
-    def on_message_complete(self) -> None:
-        self.progress = True
-        self.begun = False
-        if not self._informational and not self.headless_body:
-            self.end()
-
-    def end(self) -> None:
-        """The final response is complete."""
-        self.begun = self.until_close = self.headless_body = False
-        self._current, self._in_head = None, True
-        self._observer.response_ended()
-
-    def restart(self) -> None:
-        """End the response to HEAD: what follows it is the next head, whatever Content-Length it named."""
-        self.parser = httptools.HttpResponseParser(self)
-        self.end()
 
 
 class Observer:
     """Feed it copies of both directions in the order they passed.
 
     `trouble` is empty, or why not all can be seen any more (`unparsable`, `upgraded`); `blind` is True once nothing
-    is. An error of a watch, or of the observer itself, is raised: the caller then stops observing.
+    is. With `lean` nothing is captured and no header is read. An error of a watch, or of the observer itself, is
+    raised: the caller then stops observing.
     """
 
-    def __init__(self, watch: Watch, budget: Budget, cap: int = DEFAULT_CAP) -> None:
+    def __init__(self, watch: Watch, budget: Budget, cap: int = DEFAULT_CAP, *, lean: bool = False) -> None:
         self._watch, self._budget, self._cap = watch, budget, cap
         self.trouble, self.blind = "", False
+        self.upgrading = False  # a request has asked to leave HTTP/1.1
         self._pending = deque[Seen]()
         self._heads = 0  # HEAD requests among them
         self._tail = b""
         self._deaf = self._ended = False  # no more requests, no more responses are read
         self._quiet_in = self._quiet_out = 0
-        self._requests, self._responses = _Requests(self), _Responses(self)
+        self._requests, self._responses = Requests(self, lean=lean), Responses(self, lean=lean)
 
     @property
     def idle(self) -> bool:
@@ -196,17 +73,15 @@ class Observer:
         if self._deaf:
             return
         try:
-            self._feed_request(data)
-        except httptools.HttpParserCallbackError as error:
-            _reraise(error)
-        except httptools.HttpParserError:
+            self._requests.feed(data)
+        except Malformed:
             self._lose_request()
         if self._requests.progress:
             self._requests.progress, self._quiet_in = False, 0
-            return
-        self._quiet_in += len(data)
-        if self._quiet_in > QUIET_LIMIT:
-            self._lose_request()
+        else:
+            self._quiet_in += len(data)
+            if self._quiet_in > QUIET_LIMIT:
+                self._lose_request()
 
     def response(self, data: bytes) -> None:
         """Bytes to the client."""
@@ -216,17 +91,15 @@ class Observer:
             if self._heads:
                 self._feed_in_pieces(data)
             else:
-                self._responses.parser.feed_data(data)
-        except httptools.HttpParserCallbackError as error:
-            _reraise(error)
-        except httptools.HttpParserError:
-            self._go_blind("unparsable")
+                self._responses.feed(data)
+        except Malformed:
+            self._lose_response()
         if self._responses.progress:
             self._responses.progress, self._quiet_out = False, 0
-            return
-        self._quiet_out += len(data)
-        if self._quiet_out > QUIET_LIMIT:
-            self._go_blind("unparsable")
+        else:
+            self._quiet_out += len(data)
+            if self._quiet_out > QUIET_LIMIT:
+                self._lose_response()
 
     def request_eof(self) -> None:
         """The client sends no more; it may still be answered."""
@@ -240,8 +113,7 @@ class Observer:
         """The predictor sends no more, and said so: the end of a response that has no other."""
         if self.blind or self._ended:
             return
-        if self._responses.begun and self._responses.until_close:
-            self._responses.end()
+        self._responses.eof()
         self._cut_all()
 
     def lost(self) -> None:
@@ -249,16 +121,21 @@ class Observer:
         self._deaf = True
         self._cut_all()
 
+    def abandon(self) -> None:
+        """Give up after an error: nothing that is open can be trusted."""
+        self._go_blind("unparsable")
+
     # What the two directions report.
 
-    def request_began(self, seen: Seen, headers: Headers) -> None:
+    def request_began(self, seen: Seen, headers: Headers, upgrading: bool) -> None:
         """A request head is complete."""
         if len(self._pending) >= PENDING_LIMIT:
             self._requests.current = None
             self._watch.unseen("unparsable")
             self._go_blind("unparsable")
-            raise _StopParsing
+            raise StopParsing
         self._pending.append(seen)
+        self.upgrading = self.upgrading or upgrading
         if seen.method == "HEAD":
             self._heads += 1
             self._tail = b""
@@ -270,18 +147,17 @@ class Observer:
         if seen.answered:
             self._watch.finished(seen)
 
-    def response_began(self, status: int) -> Seen:
-        """A final response's head is complete; whose it is."""
+    def response_began(self, status: int, response: Body) -> Seen:
+        """A final response's head is complete; the exchange it answers."""
         if not self._pending:
             # An answer nobody asked for: somewhere before, two parsers read two different requests.
-            self._watch.unseen("unparsable")
-            self._go_blind("unparsable")
-            raise _StopParsing
+            self._lose_response()
+            raise StopParsing
         seen = self._pending[0]
-        seen.status = status
-        if status == _SWITCHING or (seen.method == "CONNECT" and status < 300):
+        seen.status, seen.response = status, response
+        if status == SWITCHING or (seen.method == "CONNECT" and status < 300):
             self._go_blind("upgraded")
-            raise _StopParsing
+            raise StopParsing
         return seen
 
     def response_ended(self) -> None:
@@ -290,6 +166,7 @@ class Observer:
         if seen.method == "HEAD":
             self._heads -= 1
         seen.answered = True
+        self.upgrading = self.upgrading and bool(self._pending)
         self._watch.answered(seen)
         if seen.requested:
             self._watch.finished(seen)
@@ -310,37 +187,24 @@ class Observer:
         else:
             self._watch.dropped(seen, "over_budget")
 
-    # Parsing.
-
-    def _feed_request(self, data: bytes) -> None:
-        rest: bytes | memoryview = data
-        while True:
-            try:
-                return self._requests.parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as upgrade:
-                rest = memoryview(rest)[upgrade.args[0] :]
-                self._requests.resume()
-
     def _feed_in_pieces(self, data: bytes) -> None:
         # Cut wherever a head may end: a response to HEAD does so, and only the parse tells which cut that is.
         joined, start = self._tail + data, 0
         at = joined.find(_HEAD_END)
-        while at >= 0 and self._heads:
+        while at >= 0 and self._heads and not self.blind:
             end = at + len(_HEAD_END) - len(self._tail)
-            self._feed_piece(data[start:end])
+            self._responses.feed(data[start:end])
             start, at = end, joined.find(_HEAD_END, at + 2)
-        self._feed_piece(data[start:])
+        if not self.blind:
+            self._responses.feed(data[start:])
         self._tail = joined[1 - len(_HEAD_END) :]
-
-    def _feed_piece(self, piece: bytes) -> None:
-        self._responses.parser.feed_data(piece)
-        if self._responses.headless_body:
-            self._responses.restart()
 
     # Ends.
 
     def _lose_request(self) -> None:
         # Answers still due are well framed: they are read to the last of them.
+        if self._deaf:
+            return
         self._deaf, self.trouble = True, self.trouble or "unparsable"
         seen, self._requests.current = self._requests.current, None
         if seen is None:
@@ -351,6 +215,13 @@ class Observer:
             self._drop(seen, "unparsable")
         if not self._pending:
             self.blind = True
+
+    def _lose_response(self) -> None:
+        if self.blind:
+            return
+        if not self._pending:
+            self._watch.unseen("unparsable")  # so that a connection never goes blind uncounted
+        self._go_blind("unparsable")
 
     def _go_blind(self, reason: str) -> None:
         self.blind = self._deaf = True
@@ -368,7 +239,8 @@ class Observer:
         for seen in self._take_open():
             seen.request.cut = not seen.requested
             if not seen.answered:
-                seen.response.cut = seen.status is not None
+                if seen.response is not None:
+                    seen.response.cut = True
                 self._watch.answered(seen)
             self._watch.finished(seen)
 
@@ -379,9 +251,3 @@ class Observer:
             seen.insert(0, current)
         self._pending.clear()
         return seen
-
-
-def _reraise(error: Any) -> None:
-    # llhttp ends a parse when a callback raises; our own stop is no error.
-    if not isinstance(error.__context__, _StopParsing):
-        raise error

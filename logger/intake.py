@@ -16,7 +16,7 @@ from logger.state import State
 from servelens.contract.errors import StateError
 from servelens.contract.events import Exchange, Half, LogMode, Record
 from servelens.contract.identity import ModelIdentity
-from servelens.contract.records import encode
+from servelens.contract.records import encode, exchange_record
 
 # What Kafka takes by default (message.max.bytes, 1 MiB and a little) less the framing of a record and its batch.
 RECORD_LIMIT: Final = (1 << 20) - 4096
@@ -70,7 +70,9 @@ class Intake:
         if reason := reason_against(self._mode, exchange.method, exchange.path):
             batch.reasons[reason] += 1
             return
-        for row in self._rows(replace(exchange, identity=self._whose(exchange.path), tapid=self._tapid)):
+        # Numbered here as well: for one record an exchange that saves a copy, a tenth of the recorder's time.
+        seq = self._seq + 1
+        for row in self._rows(replace(exchange, identity=self._whose(exchange.path), tapid=self._tapid, seq=seq)):
             batch.add(row)
             self._seq = row.seq
 
@@ -95,17 +97,18 @@ class Intake:
 
     def _rows(self, exchange: Exchange) -> list[Row]:
         rows = self._encoded(exchange)
-        if all(row.size <= self._record_limit for row in rows):
-            return rows
-        rows = self._encoded(without_larger_body(exchange))
-        if all(row.size <= self._record_limit for row in rows):
-            return rows
-        return self._encoded(without_bodies(exchange))
+        for smaller in (without_larger_body, without_bodies):
+            if max(row.size for row in rows) <= self._record_limit:
+                break
+            rows = self._encoded(smaller(exchange))
+        return rows
 
     def _encoded(self, exchange: Exchange) -> list[Row]:
-        records = encode(exchange, self._mode, self._seq + 1)
-        last = len(records) - 1
-        return [row_of(record, self._seq + 1 + i, int(i == last)) for i, record in enumerate(records)]
+        seq = exchange.seq
+        if self._mode == "exchange":
+            return [row_of(exchange_record(exchange), seq, 1)]
+        records = encode(exchange, self._mode, seq)
+        return [row_of(record, seq + i, int(record is records[-1])) for i, record in enumerate(records)]
 
 
 def _emptied(half: Half | None) -> Half | None:

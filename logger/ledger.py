@@ -37,6 +37,12 @@ def account_of(folder: Path, stream: str) -> tuple[TapCounts, bool] | None:
         return None
 
 
+def handed_over(folder: Path) -> dict[str, int]:
+    """The frames each stream with an account file has handed over."""
+    found = {stream: account_of(folder, stream) for stream in streams_in(folder)}
+    return {stream: account[0].handed for stream, account in found.items() if account}
+
+
 def unsettled(folder: Path, state: State) -> dict[str, TapCounts]:
     """The counts of every stream that is not settled, alive or dead."""
     found = {stream: account_of(folder, stream) for stream in streams_in(folder) if stream not in state.settled}
@@ -68,16 +74,23 @@ def sum_of(state: State, cursor: Cursor, present: Iterable[int], taps: Mapping[s
 
 
 def _read(spool: Path, accounts: Path) -> tuple[Sum, bool]:
-    """The sum, and whether nothing was settled, given up, deleted or moved while it was read."""
-    before = cursors.load(spool)
-    _, state = segments.newest_state(spool) or (0, EMPTY)
+    """The sum, and whether nothing was settled, given up or deleted while it was read.
+
+    The cursor is read before the state and the state before the taps: what is shipped was spooled, what is committed
+    was handed over. The states around them tell whether anything changed sides meanwhile.
+    """
+    first = _state(spool)
+    cursor = cursors.load(spool)
+    state = _state(spool)
     present = segments.indices(spool)
     taps = unsettled(accounts, state)
-    _, again = segments.newest_state(spool) or (0, EMPTY)
-    after = cursors.load(spool)
-    cursor = before or rebuilt(state)
-    steady = _shape(state) == _shape(again) and cursor.segment == (after or rebuilt(again)).segment
-    return sum_of(state, cursor, present, taps), steady
+    steady = _shape(first) == _shape(state) == _shape(_state(spool))
+    return sum_of(state, cursor or rebuilt(state), present, taps), steady
+
+
+def _state(spool: Path) -> State:
+    _, state = segments.newest_state(spool) or (0, EMPTY)
+    return state
 
 
 def _shape(state: State) -> tuple[object, ...]:
@@ -85,8 +98,9 @@ def _shape(state: State) -> tuple[object, ...]:
 
 
 def summarise(spool: Path, accounts: Path) -> Sum:
-    """The account of the logger whose spool and account files lie there; all zero if there is none. Never raises
-    for what running writers do.
+    """The account of the logger whose spool and account files lie there; all zero if there is none.
+
+    Never raises for what running writers do.
     """
     account = Sum(0, 0, 0, dict.fromkeys(REASONS, 0))
     for attempt in range(_ATTEMPTS):

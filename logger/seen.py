@@ -14,13 +14,13 @@ from servelens.contract.identity import clean_request_id
 
 Headers = Mapping[bytes, bytes]
 
-_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _BODY: Final = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
 _REQUEST_IDS: Final = (b"x-request-id", b"ce-id")
 _SYNTHETIC: Final = b"x-servelens-synthetic"
 _SKIP: Final = b"seldon-skip-logging"
 # No other header is ever looked at, let alone kept.
-RESPONSE_HEADERS: Final = _FRAMING | _BODY
+RESPONSE_HEADERS: Final = FRAMING | _BODY
 REQUEST_HEADERS: Final = RESPONSE_HEADERS | {
     *_REQUEST_IDS, b"traceparent", _SYNTHETIC, _SKIP, b"user-agent", b"upgrade"
 }  # fmt: skip
@@ -33,17 +33,33 @@ _PATH_LIMIT: Final = 2048  # bytes before encoding; what is longer is no inferen
 
 
 class Body:
-    """One half while it passes: `size` counts every byte of the decoded body, `body` holds those that were kept."""
+    """One half while it passes: `size` counts every byte of the decoded body, `body` holds those that were kept.
 
-    __slots__ = ("body", "content_type", "cut", "encoding", "header_length", "size")
+    What its head says is read when asked for: of an exchange that is not kept, nobody does.
+    """
+
+    body: bytes | bytearray = b""
+    size = 0
+    cut = False  # the connection ended before the body did
 
     def __init__(self, headers: Headers) -> None:
-        self.body: bytes | bytearray = b""
-        self.size = 0
-        self.cut = False  # the connection ended before the body did
-        self.content_type = _text(headers.get(b"content-type", b""))
-        self.encoding = _text(headers.get(b"content-encoding", b""))
-        self.header_length = _number(headers.get(b"inference-header-content-length", b""))
+        self._headers = headers
+
+    @property
+    def content_type(self) -> str:
+        """The Content-Type as sent, empty if there is none that is printable ASCII."""
+        return _text(self._headers.get(b"content-type", b""))
+
+    @property
+    def encoding(self) -> str:
+        """The Content-Encoding likewise."""
+        return _text(self._headers.get(b"content-encoding", b""))
+
+    @property
+    def header_length(self) -> int | None:
+        """The Inference-Header-Content-Length, if it is a number."""
+        raw = self._headers.get(b"inference-header-content-length", b"")
+        return int(raw) if raw and len(raw) <= _LENGTH_DIGITS and raw.isdigit() else None
 
     @property
     def truncated(self) -> bool:
@@ -60,42 +76,30 @@ class Body:
         self.body += data
 
 
-_NO_BODY: Final[Headers] = {}
-
-
 class Seen:
-    """One exchange from its request head on. `keep` is whether its bodies are captured, `held` the bytes taken."""
+    """One exchange from its request head on. `keep` is whether its bodies are captured, `held` the bytes taken.
 
-    __slots__ = (
-        "answered",
-        "arrived_us",
-        "claimedsynthetic",
-        "duration_us",
-        "exchangeid",
-        "held",
-        "keep",
-        "method",
-        "path",
-        "protocol",
-        "request",
-        "requested",
-        "requestid",
-        "response",
-        "started_ns",
-        "status",
-        "traceparent",
-    )
+    Defaults stand in the class: to set each of them for each exchange would be a tenth of the observer's work.
+    """
+
+    requested = answered = False  # whether that half is complete
+    response: Body | None = None
+    status: int | None = None
+    keep = False
+    held = 0
+    exchangeid = requestid = traceparent = ""
+    protocol = ""  # which inference protocol it is stands in the path, and is the recorder's to read
+    claimedsynthetic = False
+    arrived_us = started_ns = 0
+    duration_us: int | None = None
 
     def __init__(self, method: str, target: bytes, headers: Headers) -> None:
-        self.method, self.path = method, clean_path(target.partition(b"?")[0][:_PATH_LIMIT])
-        self.request, self.response = Body(headers), Body(_NO_BODY)
-        self.requested = self.answered = False  # whether that half is complete
-        self.status: int | None = None
-        self.keep, self.held = False, 0
-        self.exchangeid = self.requestid = self.traceparent = self.protocol = ""
-        self.claimedsynthetic = False
-        self.arrived_us = self.started_ns = 0
-        self.duration_us: int | None = None
+        self.method, self.target, self.request = method, target, Body(headers)
+
+    @property
+    def path(self) -> str:
+        """The target without its query, as visible ASCII."""
+        return clean_path(self.target.partition(b"?")[0][:_PATH_LIMIT])
 
 
 @lru_cache(maxsize=1024)
@@ -140,7 +144,7 @@ def is_probe(method: str, headers: Headers) -> bool:
 
 def has_body(headers: Headers) -> bool:
     """Whether the head announces a body (RFC 9112 section 6.3)."""
-    return not _FRAMING.isdisjoint(headers)
+    return not FRAMING.isdisjoint(headers)
 
 
 def ends_by_close(headers: Headers) -> bool:
@@ -152,9 +156,10 @@ def ends_by_close(headers: Headers) -> bool:
 
 
 def _text(raw: bytes) -> str:
-    text = raw.decode("latin-1") if len(raw) <= _VALUE_LIMIT else ""
+    return _short_text(raw) if len(raw) <= _VALUE_LIMIT else ""
+
+
+@lru_cache(maxsize=256)
+def _short_text(raw: bytes) -> str:
+    text = raw.decode("latin-1")
     return text if text.isascii() and text.isprintable() else ""
-
-
-def _number(raw: bytes) -> int | None:
-    return int(raw) if raw and len(raw) <= _LENGTH_DIGITS and raw.isdigit() else None

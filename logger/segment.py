@@ -107,7 +107,7 @@ def _telling(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN or not isinstance(error, sqlite3.OperationalError):
             raise StateError(f"{path.name}: damaged ({error})") from error
         raise
 

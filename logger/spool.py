@@ -17,7 +17,21 @@ from uuid import uuid4
 from logger import cursor as cursors
 from logger import segment as segments
 from logger.segment import Row, Segment
-from logger.state import EMPTY, Cursor, Reported, State, added, evict, lose, rebuilt, restored, rolled, without
+from logger.state import (
+    EMPTY,
+    Counts,
+    Cursor,
+    Reported,
+    State,
+    added,
+    evict,
+    heard,
+    lose,
+    rebuilt,
+    restored,
+    rolled,
+    without,
+)
 from servelens.contract.errors import ConfigError, StateError
 
 log = logging.getLogger(__name__)
@@ -26,7 +40,7 @@ Policy = Literal["drop-new", "drop-old"]
 SEGMENT_BYTES: Final = 64 << 20
 LEAST_BYTES: Final = 1 << 20
 CORRUPT: Final = "corrupt"
-_RESERVE: Final = 64 << 10  # bytes left for what is no row: state, pages begun
+_RESERVE: Final = 128 << 10  # bytes left for what is no row: a new segment, its shared memory, state
 
 
 @dataclass(slots=True)
@@ -61,7 +75,8 @@ class Batch:
 
     def _advanced(self, state: State, reasons: Counter[str]) -> State:
         state = replace(state, streams={**state.streams, **self.frames}, reasons=added(state.reasons, reasons))
-        return lose(state, "spool_lost", self.missing) if self.missing else state
+        state = lose(state, "spool_lost", self.missing) if self.missing else state
+        return heard(state, self.frames) if state.elders else state
 
 
 def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
@@ -75,8 +90,9 @@ def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
 class Spool:
     """The spool, open for writing. Rows that do not fit are dropped and counted by `policy`.
 
-    `elders` are the streams whose account files exist. StateError if another recorder has it open, or where the newest
-    segment turns out damaged: then `repair`. sqlite3.OperationalError: nothing was committed, try again later.
+    `handed` are the frames handed over by each stream that has an account file. StateError if another recorder has it
+    open, or where the newest segment turns out damaged: then `repair`. sqlite3.OperationalError: nothing was committed,
+    try again later.
     """
 
     def __init__(
@@ -87,7 +103,7 @@ class Spool:
         *,
         segment_bytes: int = SEGMENT_BYTES,
         boot: Callable[[], str] = boot_id,
-        elders: Iterable[str] = (),
+        handed: Counts | None = None,
         given_up: Callable[[float], bool] = lambda _: True,
     ) -> None:
         if limit < LEAST_BYTES:
@@ -97,19 +113,19 @@ class Spool:
         self.folder, self.limit, self.policy = folder, limit, policy
         # A quarter at most, so that giving up the oldest segment loses no more than that.
         self.segment_bytes = min(segment_bytes, limit // 4)
-        self._pages = max(16, min(1000, self.segment_bytes // 8 // segments.PAGE))
+        self._pages = max(8, min(1000, self.segment_bytes // 8 // segments.PAGE))
         self._boot = boot()
         self._lock = cursors.wait_lock(folder, cursors.WRITER_LOCK, given_up)
         self._written = 0
         try:
-            self._segment = self._opened(elders, set())
+            self._segment = self._opened(handed or {}, set())
         except BaseException:
             os.close(self._lock)
             raise
 
     # -- opening and repair
 
-    def _opened(self, elders: Iterable[str], distrusted: set[int]) -> Segment:
+    def _opened(self, handed: Counts, distrusted: set[int]) -> Segment:
         # The cursor stands still meanwhile: what is counted as lost here must not be counted as shipped as well.
         with cursors.moving(self.folder, patience=10.0) as still:
             if not still:
@@ -119,8 +135,8 @@ class Spool:
             newest, old = found or (0, EMPTY)
             cursor = cursors.load(self.folder) or rebuilt(old)
             bad = (distrusted | set(segments.marked_damaged(self.folder)) | {i for i in here if i > newest}) & here
-            self.state = restored(old, cursor, here - bad, elders)
-            if found is None or newest in bad or self._lost_its_end(old, newest, cursor):
+            self.state = restored(old, cursor, here - bad, handed)
+            if found is None or max(bad, default=-1) >= newest or self._lost_its_end(old, newest, cursor):
                 segment = self._begun_anew(max(here | {newest, cursor.segment, *self._corrupt()}) + 1)
             else:
                 segment = self._resumed(newest, old)
@@ -154,10 +170,10 @@ class Spool:
     def _corrupt(self) -> list[int]:
         return segments.indices(self.folder / CORRUPT)
 
-    def repair(self, elders: Iterable[str]) -> None:
+    def repair(self, handed: Counts) -> None:
         """Give the damaged newest segment up: go on from the newest state that can be read, under a new tapid."""
         self._segment.close()
-        self._segment = self._opened(elders, {self._segment.index})
+        self._segment = self._opened(handed, {self._segment.index})
 
     def close(self) -> None:
         """Close the files and let go of the spool."""
@@ -170,9 +186,9 @@ class Spool:
         """One transaction for all of it; False if the rows did not fit and were counted as spool_full."""
         if batch.rows and batch.rows[0].seq != self.state.seq + 1:
             raise StateError(f"row {batch.rows[0].seq} does not follow {self.state.seq}")
-        if self._written and self._written + batch.size > self.segment_bytes:
-            self._roll()
         fits = not batch.rows or self._make_room(batch.size)
+        if fits and self._written and self._written + batch.size > self.segment_bytes:
+            self._roll()
         self._write(batch.rows if fits else (), batch.kept(self.state) if fits else batch.dropped(self.state))
         self._written += batch.size if fits else 0
         return fits
@@ -199,11 +215,12 @@ class Spool:
         return segments.bytes_in(self.folder)
 
     def _fits(self, size: int) -> bool:
-        # A row stands in the write-ahead log first, and that log grows to its checkpoint even when rows are dropped.
-        growth = self._pages * segments.PAGE
+        # The write-ahead log grows up to its checkpoint, by commits without rows as well, and is then folded into the
+        # file; a row takes whole pages, so twice its bytes at worst, in the log and in the file.
+        wal = self._pages * segments.PAGE
         with contextlib.suppress(FileNotFoundError):
-            growth -= self._segment.path.with_suffix(".db-wal").stat().st_size
-        return self.bytes() + 2 * size + max(0, growth) + _RESERVE <= self.limit
+            wal = max(wal, self._segment.path.with_suffix(".db-wal").stat().st_size)
+        return self.bytes() + wal + 4 * size + _RESERVE <= self.limit
 
     def _make_room(self, size: int) -> bool:
         if self._fits(size):

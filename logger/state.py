@@ -45,10 +45,10 @@ class State:
     settled: tuple[str, ...] = ()  # streams settled whose account file may still be there
     segments: Mapping[int, Span] = field(default_factory=dict)  # the live ones
     reported: Reported = field(default_factory=Reported)
-    # After a repair: exchanges that were shipped although this (older) state has not seen their frames, and the
-    # streams they may have come from. They are paid back where those frames turn up as missing.
+    # After a repair: exchanges that were shipped although this (older) state has not seen their frames, and of each
+    # stream they may have come from how many at most. They are paid back where those frames turn up as missing.
     ahead: int = 0
-    elders: tuple[str, ...] = ()
+    elders: Counts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,23 +129,30 @@ def settle_without_account(state: State, stream: str) -> State:
 
 def _forget(state: State, stream: str) -> State:
     streams = {name: frame for name, frame in state.streams.items() if name != stream}
-    elders = tuple(name for name in state.elders if name != stream)
-    return _pay_out(replace(state, streams=streams, elders=elders))
+    return heard(replace(state, streams=streams), (stream,))
+
+
+def heard(state: State, streams: Iterable[str]) -> State:
+    """These streams have sent again what they still had, or are gone: of theirs nothing more will turn out missing."""
+    gone = set(streams)
+    return _pay_out(replace(state, elders={name: most for name, most in state.elders.items() if name not in gone}))
 
 
 def _pay_out(state: State) -> State:
-    """Shipped exchanges no remaining stream can account for came from streams settled in the part that was lost."""
-    return state if state.elders else replace(state, offered=state.offered + state.ahead, ahead=0)
+    """Shipped exchanges that no stream left can account for came from streams settled in the part that was lost."""
+    rest = max(0, state.ahead - sum(state.elders.values()))
+    return replace(state, offered=state.offered + rest, ahead=state.ahead - rest)
 
 
-def restored(state: State, cursor: Cursor, present: Iterable[int], elders: Iterable[str]) -> State:
+def restored(state: State, cursor: Cursor, present: Iterable[int], handed: Counts) -> State:
     """A state that may be older than the cursor, and segments that may be gone, made to add up again.
 
     Whatever lies before the cursor and was neither shipped nor evicted, and whatever lay in a segment that is not
-    `present`, is `spool_lost`. `elders` are the streams whose account files exist now.
+    `present`, is `spool_lost`. `handed` are the frames handed over by each stream that has an account file.
     """
     unknown = max(0, cursor.total - cursor.shipped - cursor.refused - state.evicted)
     beyond = max(0, cursor.total - state.spooled)
+    elders = {stream: max(0, frames - state.streams.get(stream, 0)) for stream, frames in handed.items()}
     state = closed(state) if beyond else state
     state = replace(
         state,
@@ -153,7 +160,7 @@ def restored(state: State, cursor: Cursor, present: Iterable[int], elders: Itera
         ahead=state.ahead + beyond,
         evicted=state.evicted + unknown,
         reasons=added(state.reasons, {"spool_lost": unknown}),
-        elders=tuple(elders) if beyond else state.elders,
+        elders=elders if beyond else state.elders,
     )
     for index in sorted(set(state.segments) - set(present)):
         state = evict(state, index, cursor, "spool_lost")
@@ -161,9 +168,14 @@ def restored(state: State, cursor: Cursor, present: Iterable[int], elders: Itera
 
 
 def rebuilt(state: State) -> Cursor:
-    """A cursor for a volume that lost its own: everything live is shipped once more, nothing is counted twice."""
-    start = min((span[0] for span in state.segments.values()), default=state.spooled)
-    return Cursor(state.tapid, total=start, shipped=max(0, start - state.evicted))
+    """A cursor for a volume that lost its own: everything live is shipped once more, nothing is counted twice.
+
+    What is neither live nor evicted must have been shipped.
+    """
+    spans = closed(state).segments.values()
+    start = min((start for start, _ in spans), default=state.spooled)
+    live = sum(end - start for start, end in spans)
+    return Cursor(state.tapid, total=start, shipped=max(0, state.spooled - state.evicted - live))
 
 
 def dumps(state: State) -> bytes:
@@ -177,7 +189,7 @@ def loads(raw: bytes) -> State:
         parts: dict[str, Any] = orjson.loads(raw)
         parts["segments"] = {int(index): (start, end) for index, (start, end) in parts["segments"].items()}
         parts["reported"] = Reported(**parts["reported"])
-        parts["settled"], parts["elders"] = tuple(parts["settled"]), tuple(parts["elders"])
+        parts["settled"] = tuple(parts["settled"])
         return State(**parts)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StateError(f"the spool's state cannot be read ({type(error).__name__})") from error

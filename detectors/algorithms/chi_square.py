@@ -4,9 +4,9 @@ A finite reference is not the truth: against it X² / deff follows a chi-square 
 m * `noncentrality` / deff. So the reference's own error never looks like drift, however many rows a window has (a
 one-sample test as in Evidently 0.7 flags 71 % of healthy windows of 5000 rows against 1000).
 
-Bins expecting fewer than `EXPECTED` rows in this window are pooled (Cochran 1954), as one unseen value in a thousand
-would otherwise give p = 0; the unseen bin has its own test in `rate`. The effect is the total variation over the
-same bins: the share of rows that moved from one to another.
+Bins expecting fewer than `EXPECTED` rows in this window, or holding fewer of the reference, are pooled (Cochran 1954),
+as one unseen value in a thousand would otherwise give p = 0; the unseen bin has its own test in `rate`. The effect is
+the total variation over the same bins: the share of rows that moved from one to another.
 
 >>> import numpy as np
 >>> from detectors.bins import TextLevels
@@ -35,11 +35,11 @@ def _pool(reference: ColumnReference, counts: Counts) -> tuple[NDArray[np.float6
     """(pooled bins,) expected and counted rows; which bins are pooled depends on the window's size, not its content."""
     smoothed = reference.counts + 0.5  # Jeffreys
     expected = smoothed * (counts.sum() / smoothed.sum())
-    rare = expected < EXPECTED
+    rare = (expected < EXPECTED) | (reference.counts < EXPECTED)
     if not rare.any():
         return expected, counts.astype(np.float64)
     kept_expected, kept = expected[~rare], counts[~rare].astype(np.float64)
-    if len(kept) and expected[rare].sum() < EXPECTED:
+    if len(kept) and min(expected[rare].sum(), reference.counts[rare].sum()) < EXPECTED:
         smallest = kept_expected.argmin()
         kept_expected[smallest] += expected[rare].sum()
         kept[smallest] += counts[rare].sum()

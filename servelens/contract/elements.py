@@ -19,7 +19,7 @@ from servelens.contract.jsontext import Json, json_type
 from servelens.contract.limits import Limits
 from servelens.contract.wire import BINARY_ONLY, ITEM_SIZE, JSON_KIND, Kind
 
-Array: TypeAlias = "npt.NDArray[Any]"
+Array: TypeAlias = npt.NDArray[Any]
 
 DTYPE: Final[Mapping[str, np.dtype[Any]]] = {
     "BOOL": np.dtype(np.bool_),
@@ -43,10 +43,10 @@ DATATYPE: Final[Mapping[np.dtype[Any], str]] = {dtype: name for name, dtype in D
 """The datatype an array is sent as unless another is asked for (strings: BYTES)."""
 
 _LENGTH = struct.Struct("<I")
-_BOOLEANS: Final = frozenset({bool, int})
-_INTEGERS: Final = frozenset({int, float, bool})
-NUMBERS: Final = frozenset({int, float, bool, type(None)})
-_STRINGS: Final = frozenset({str, type(None)})
+_BOOLEANS: Final[frozenset[type]] = frozenset({bool, int})
+_INTEGERS: Final[frozenset[type]] = frozenset({int, float, bool})
+NUMBERS: Final[frozenset[type]] = frozenset({int, float, bool, type(None)})
+_STRINGS: Final[frozenset[type]] = frozenset({str, type(None)})
 
 
 def check_shape(shape: Json, field: str, limits: Limits) -> tuple[tuple[int, ...], int]:

@@ -12,7 +12,7 @@ Apart from `wire` since not all JSON is tensors. Called by every decoder and by 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias, cast
 
 import orjson
@@ -33,8 +33,8 @@ _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 def parse_json(text: bytes | memoryview, field: str = "body", limits: Limits = LIMITS) -> Json:
     """The JSON value of `text`, the whole of it.
 
-    Raises TooLarge over `limits`, else PayloadError with reason `not_json`, `non_finite` (a NaN or Infinity literal) or
-    `duplicate_key`. Integers beyond 64 bits come back as floats (orjson).
+    Raises TooLarge over `limits`, else PayloadError with reason `not_json`, `truncated`, `not_utf8`, `non_finite` (a
+    NaN or Infinity literal) or `duplicate_key`. Integers beyond 64 bits come back as floats (orjson).
     """
     if len(text) > limits.json_bytes:
         raise TooLarge(field, f"{len(text)} bytes of JSON, the limit is {limits.json_bytes}")
@@ -45,9 +45,8 @@ def parse_json(text: bytes | memoryview, field: str = "body", limits: Limits = L
     try:
         value: Json = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        if openers > limits.depth:
-            json_end(raw, field, limits)  # says so if it is the nesting
-        raise _explain(error, field) from None
+        json_end(raw, field, limits)  # too deep or cut off: says so itself
+        raise _explain(error, raw, field) from None
     colons = raw.count(b":")
     if openers > limits.depth or not _has_keys(value, colons):
         _check_members(value, raw, openers, colons, field, limits)
@@ -60,6 +59,14 @@ def parse_object(text: bytes | memoryview, field: str = "body", limits: Limits =
     if type(value) is not dict:
         raise PayloadError(field, f"the root is {json_type(value)}, expected an object", reason="wrong_type")
     return value
+
+
+def dump_json(document: Mapping[str, Json]) -> bytes:
+    """Compact JSON; NaN and infinities become null. Raises PayloadError for a value JSON has no form for."""
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError as error:
+        raise PayloadError("body", f"cannot be written as JSON: {error}", reason="wrong_type") from error
 
 
 def json_end(body: bytes | memoryview, field: str = "body", limits: Limits = LIMITS) -> int:
@@ -90,7 +97,11 @@ def _cut_off(length: int, field: str, limits: Limits) -> PayloadError:
     return PayloadError(field, f"the JSON is cut off after {length} bytes", reason="truncated")
 
 
-def _explain(error: orjson.JSONDecodeError, field: str) -> PayloadError:
+def _explain(error: orjson.JSONDecodeError, raw: bytes, field: str) -> PayloadError:
+    try:
+        raw.decode()
+    except UnicodeDecodeError as undecodable:
+        return PayloadError(field, f"not UTF-8 (byte {undecodable.start})", reason="not_utf8")
     if error.doc.startswith(_NOT_FINITE, error.pos):
         problem = f"NaN or Infinity at character {error.pos}, which JSON does not have: send null or binary data"
         return PayloadError(field, problem, reason="non_finite")

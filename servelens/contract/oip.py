@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import orjson
 
 from servelens.contract import elements
 from servelens.contract.elements import DATATYPE, DTYPE, Array
 from servelens.contract.errors import PayloadError
-from servelens.contract.jsontext import Json, json_type
+from servelens.contract.jsontext import Json, dump_json, json_type
 from servelens.contract.limits import LIMITS, Limits
 from servelens.contract.wire import BINARY_DATA, BINARY_DATA_OUTPUT, BINARY_DATA_SIZE, Layout, Side, Span, split_body
 
@@ -238,17 +237,10 @@ def _encode(
             document["data"] = elements.write_json(data, tensor.datatype, tensor.name)
         documents.append(document | _present({"parameters": parameters}))
     header[side] = documents
-    text = _dump(header)
+    text = dump_json(header)
     return Encoded(b"".join([text, *blobs]), len(text) if blobs else None)
 
 
 def _present(document: dict[str, Json]) -> dict[str, Json]:
     """Without its empty members: optional fields are left out, never sent empty."""
     return {key: value for key, value in document.items() if value not in ("", {}, [])}
-
-
-def _dump(document: dict[str, Json]) -> bytes:
-    try:
-        return orjson.dumps(document)
-    except orjson.JSONEncodeError as error:
-        raise PayloadError("body", f"cannot be written as JSON: {error}", reason="wrong_type") from error

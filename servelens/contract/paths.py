@@ -18,7 +18,9 @@ _ROUTES: Final[Sequence[tuple[Protocol, re.Pattern[str]]]] = (
     ("v1", re.compile(r"/v1/models/([^/:]+)(?:/versions/[^/:]+)?:predict/?\Z")),
     ("v2", re.compile(r"/v2/models/([^/]+)(?:/versions/[^/]+)?/infer/?\Z")),
 )
-_WITHOUT_ROWS: Final = re.compile(r"/v[12](?:/|\Z)|\A/inference\.GRPCInferenceService/")
+_WITHOUT_ROWS: Final = re.compile(
+    r"/v1/models(?:[/:]|\Z)|/v2(?:/(?:models|health|repository)(?:/.*)?)?/?\Z|\A/inference\.GRPCInferenceService/"
+)
 
 
 class Route(NamedTuple):

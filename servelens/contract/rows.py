@@ -6,13 +6,12 @@ Called by the detector's workers, `servelens profile` and the explainer.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
 
 from servelens.contract import oip, v1, wire
-from servelens.contract.columns import column_of, column_of_array, columns_of_matrix, columns_of_rows
-from servelens.contract.errors import PayloadError
-from servelens.contract.jsontext import Json, json_type
+from servelens.contract.columns import block_of_arrays, block_of_matrix, block_of_rows, column_of, column_of_array
+from servelens.contract.errors import PayloadError, TooLarge
+from servelens.contract.jsontext import Json
 from servelens.contract.limits import LIMITS, Limits
 from servelens.contract.paths import Protocol, route_of
 from servelens.contract.schema import ModelSchema
@@ -56,7 +55,7 @@ def decode_exchange_bodies(
     asked = None if request is None else _open(request, request_header_length, limits)
     answered = None if response is None else _open(response, response_header_length, limits)
     spoken = protocol or route.protocol or _sniff(asked, answered)
-    inputs = None if asked is None else request_table(schema, _REQUESTS[spoken](asked, limits))
+    inputs = None if asked is None else request_table(schema, _REQUESTS[spoken](asked, limits), limits)
     predictions = None if answered is None else prediction_table(schema, _RESPONSES[spoken](answered, limits))
     if inputs is not None and predictions is not None and inputs.rows != predictions.rows:
         problem = f"{predictions.rows} rows answer {inputs.rows} rows"
@@ -64,21 +63,21 @@ def decode_exchange_bodies(
     return DecodedExchange(spoken, route.modelname or _model_name(answered, asked), inputs, predictions)
 
 
-def request_table(schema: ModelSchema, request: Request) -> Table:
+def request_table(schema: ModelSchema, request: Request, limits: Limits = LIMITS) -> Table:
     """The features a request carries, one column each in the schema's order.
 
     V2: a tensor per feature by name, of shape [rows] or [rows, 1], others ignored; or a single tensor of shape
     [rows, features]. V1: lists in the schema's order, scalars for a model of one feature, or objects, in which a
     missing feature is null and unknown ones are ignored; lists within an object or an instance are several rows.
-    Raises PayloadError.
+    Raises PayloadError, or TooLarge where objects stand for more than `limits.elements` values.
     """
     if isinstance(request, v1.PredictRequest):
-        rows = [row for index, instance in enumerate(request.instances) for row in _rows(schema, instance, index)]
-        return Table(columns_of_rows(schema, rows), len(rows))
+        rows = _v1_rows(schema, request, limits)
+        return Table(block_of_rows(schema, rows), len(rows))
     matrix, width = request.inputs[0] if len(request.inputs) == 1 else None, len(schema.names)
     if matrix is not None:
         if len(matrix.shape) == 2 and matrix.shape[1] == width:
-            return Table(columns_of_matrix(schema, matrix.data), matrix.shape[0])
+            return Table(block_of_matrix(schema, matrix.data), matrix.shape[0])
         if matrix.name not in schema.names:
             raise _wrong_shape(matrix, f"[rows, {width}], or a tensor per feature by name")
     return _by_name(schema, {tensor.name: tensor for tensor in request.inputs})
@@ -106,31 +105,45 @@ def prediction_table(schema: ModelSchema, response: Response) -> Table:
 
 def _by_name(schema: ModelSchema, tensors: Mapping[str, oip.Tensor]) -> Table:
     rows = -1
-    columns = {}
-    for feature in schema.features:
-        tensor = tensors.get(feature.name)
+    arrays = []
+    for name in schema.names:
+        tensor = tensors.get(name)
         if tensor is None:
-            problem = f"has no tensor {feature.name!r}, nor is there just one tensor of all features"
+            problem = f"has no tensor {name!r}, nor is there just one tensor of all features"
             raise PayloadError("inputs", problem, reason="missing_column")
         shape = tensor.shape
         rows = shape[0] if rows < 0 and shape else rows
         if shape not in ((rows,), (rows, 1)):
             raise _wrong_shape(tensor, f"[rows] or [rows, 1], as many rows as {schema.names[0]!r}")
-        columns[feature.name] = column_of_array(feature, tensor.data)
-    return Table(columns, rows)
+        arrays.append(tensor.data)
+    return Table(block_of_arrays(schema, arrays, rows), rows)
 
 
-def _rows(schema: ModelSchema, instance: Json, index: int) -> list[list[Json]]:
+def _v1_rows(schema: ModelSchema, request: v1.PredictRequest, limits: Limits) -> list[list[Json]]:
+    rows: list[list[Json]] = []
+    for index, instance in enumerate(request.instances):
+        rows += _rows(schema, instance, index, limits)
+        _check_size(schema, len(rows), limits)
+    return rows
+
+
+def _check_size(schema: ModelSchema, rows: int, limits: Limits) -> None:
+    """An object need not name its nulls, nor repeat its scalars: few bytes can stand for many values."""
+    if rows * len(schema.names) > limits.elements:
+        raise TooLarge("instances", f"more than the limit of {limits.elements} values")
+
+
+def _rows(schema: ModelSchema, instance: Json, index: int, limits: Limits) -> list[list[Json]]:
     """The rows one V1 instance stands for, their values in the schema's order."""
     if type(instance) is dict:
-        return _object_rows(schema, instance, index)
+        return _object_rows(schema, instance, index, limits)
     width = len(schema.names)
     if type(instance) is not list:
         instance = [instance]
     if len(instance) == width and list not in map(type, instance) and dict not in map(type, instance):
         return [instance]
     if instance and all(type(item) is dict for item in instance):  # a list of objects is one data frame for KServe
-        return [row for item in instance if type(item) is dict for row in _object_rows(schema, item, index)]
+        return [row for item in instance if type(item) is dict for row in _object_rows(schema, item, index, limits)]
     flat = _leaves(instance)
     if len(flat) == width:
         return [flat]
@@ -141,7 +154,7 @@ def _rows(schema: ModelSchema, instance: Json, index: int) -> list[list[Json]]:
     return rows
 
 
-def _object_rows(schema: ModelSchema, instance: dict[str, Json], index: int) -> list[list[Json]]:
+def _object_rows(schema: ModelSchema, instance: dict[str, Json], index: int, limits: Limits) -> list[list[Json]]:
     """{feature: value} is one row; lists among the values are as many rows, scalars repeated (as pandas does)."""
     if instance.keys().isdisjoint(schema.names):
         problem = f"has none of the model's features, {schema.names[0]!r} for one"
@@ -153,15 +166,24 @@ def _object_rows(schema: ModelSchema, instance: dict[str, Json], index: int) -> 
     if len(lengths) != 1:
         raise PayloadError(f"instances[{index}]", "its features are lists of different lengths", reason="wrong_shape")
     rows = lengths.pop()
+    _check_size(schema, rows, limits)
     columns = [value if type(value) is list else [value] * rows for value in values]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _leaves(values: list[Json]) -> list[Json]:
-    """All elements in row-major order, however they are nested (the parser has bounded how deep)."""
-    while any(type(value) is list for value in values):
-        values = list(chain.from_iterable(value if type(value) is list else [value] for value in values))
-    return values
+    """All elements in row-major order, however they are nested; each is touched once."""
+    leaves: list[Json] = []
+    open_lists = [iter(values)]
+    while open_lists:
+        for value in open_lists[-1]:
+            if type(value) is list:
+                open_lists.append(iter(value))
+                break
+            leaves.append(value)
+        else:
+            open_lists.pop()
+    return leaves
 
 
 def _output(schema: ModelSchema, response: oip.InferResponse) -> oip.Tensor:
@@ -235,7 +257,7 @@ def _cut(opened: _Opened, side: wire.Side, limits: Limits) -> wire.Layout:
 
 
 def _whole(opened: _Opened) -> dict[str, Json]:
-    if opened.length != len(opened.body):
+    if bytes(opened.body[opened.length :]).strip():
         problem = f"{len(opened.body) - opened.length} bytes behind the JSON, which V1 does not have"
         raise PayloadError("body", problem, reason="wrong_length")
     return opened.document
@@ -263,8 +285,7 @@ def _sniff(asked: _Opened | None, answered: _Opened | None) -> Protocol:
         return "v1"
     if "outputs" in response:
         return "v2"
-    found = json_type(request or response)
-    raise PayloadError("body", f"{found} of neither the V1 nor the V2 protocol", reason="unknown_protocol")
+    raise PayloadError("body", "is of neither the V1 nor the V2 protocol", reason="unknown_protocol")
 
 
 def _model_name(*bodies: _Opened | None) -> str:

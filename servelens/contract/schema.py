@@ -74,7 +74,7 @@ class ModelSchema:
     """One model: who it is, its features in the order its matrix input has them, and what it answers.
 
     Derived, once, since every payload needs them: `predictions`, the prediction columns; `names` of all features;
-    `numeric` and `categorical`, the positions of either kind.
+    `numeric` and `categorical`, the indices of either kind; `positions` of the numeric ones among themselves.
     """
 
     identity: ModelIdentity
@@ -84,13 +84,16 @@ class ModelSchema:
     names: tuple[str, ...] = field(init=False, repr=False)
     numeric: tuple[int, ...] = field(init=False, repr=False)
     categorical: tuple[int, ...] = field(init=False, repr=False)
+    positions: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         texts = [feature.is_categorical for feature in self.features]
+        numeric = [feature.name for feature in self.features if not feature.is_categorical]
         object.__setattr__(self, "predictions", self.outputs.columns())
         object.__setattr__(self, "names", tuple(feature.name for feature in self.features))
         object.__setattr__(self, "numeric", tuple(index for index, text in enumerate(texts) if not text))
         object.__setattr__(self, "categorical", tuple(index for index, text in enumerate(texts) if text))
+        object.__setattr__(self, "positions", {name: position for position, name in enumerate(numeric)})
 
 
 def parse_model(text: str | bytes) -> ModelSchema:

@@ -3,7 +3,7 @@
 Apart from `rows`, which fills tables, since profile, detector and explainer only ever read them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,8 +12,36 @@ import numpy.typing as npt
 
 from servelens.contract.errors import PayloadError
 
-Column: TypeAlias = "npt.NDArray[Any]"
+Column: TypeAlias = npt.NDArray[Any]
 _TEXT_OR_NULL = frozenset({str, type(None)})
+
+
+class Block(Mapping[str, Column]):
+    """Columns whose numeric ones lie in one array, so that a one-row table costs one array and not one per column.
+
+    `numbers` has shape (numeric columns, rows) float64, `positions` says which of its rows a column is; `texts` has the
+    others. `names` is the order of all.
+    """
+
+    __slots__ = ("names", "numbers", "positions", "texts")
+
+    def __init__(
+        self, names: Sequence[str], positions: Mapping[str, int], numbers: Column, texts: Mapping[str, Column]
+    ) -> None:
+        self.names, self.positions, self.numbers, self.texts = names, positions, numbers, texts
+
+    def __getitem__(self, name: str) -> Column:
+        position = self.positions.get(name)
+        if position is None:
+            return self.texts[name]
+        column: Column = self.numbers[position]
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,12 +81,22 @@ def concat(tables: Sequence[Table]) -> Table:
     """The rows of all tables in order; no tables make no columns. Raises PayloadError where their columns differ."""
     if len(tables) <= 1:
         return tables[0] if tables else Table({}, 0)
-    names = tables[0].columns.keys()
-    for table in tables:
-        if table.columns.keys() != names:
-            raise PayloadError("columns", "tables with different columns cannot be joined", reason="wrong_shape")
-    columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in names}
-    return Table(columns, sum(table.rows for table in tables))
+    rows = sum(table.rows for table in tables)
+    first = tables[0].columns
+    blocks = [table.columns for table in tables if isinstance(table.columns, Block)]
+    if len(blocks) == len(tables) and all(block.positions is blocks[0].positions for block in blocks):
+        return Table(_concat_blocks(blocks), rows)
+    if not all(list(table.columns) == list(first) for table in tables):
+        raise PayloadError("columns", "tables with different columns cannot be joined", reason="wrong_shape")
+    return Table({name: np.concatenate([table.columns[name] for table in tables]) for name in first}, rows)
+
+
+def _concat_blocks(blocks: Sequence[Block]) -> Block:
+    """Blocks of one schema: they share its `positions`."""
+    first = blocks[0]
+    numbers = np.concatenate([block.numbers for block in blocks], axis=1)
+    texts = {name: np.concatenate([block.texts[name] for block in blocks]) for name in first.texts}
+    return Block(first.names, first.positions, numbers, texts)
 
 
 def same_table(left: Table, right: Table) -> bool:

@@ -4,13 +4,11 @@ Values stay JSON here: V1 carries no datatypes, only a model's schema gives its 
 Source: KServe docs concepts/architecture/data-plane/v1-protocol, kserve `utils.get_predict_input`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import orjson
-
 from servelens.contract.errors import PayloadError
-from servelens.contract.jsontext import Json, json_type, parse_object
+from servelens.contract.jsontext import Json, dump_json, json_type, parse_object
 from servelens.contract.limits import LIMITS, Limits
 
 
@@ -69,16 +67,9 @@ def encode_request(request: PredictRequest) -> bytes:
     document: dict[str, Json] = {"instances": list(request.instances)}
     if request.signature_name:
         document["signature_name"] = request.signature_name
-    return _dump(document)
+    return dump_json(document)
 
 
 def encode_response(response: PredictResponse) -> bytes:
     """The body of a V1 response; NaN and infinite numbers become null."""
-    return _dump({"predictions": list(response.predictions)})
-
-
-def _dump(document: Mapping[str, Json]) -> bytes:
-    try:
-        return orjson.dumps(document)
-    except orjson.JSONEncodeError as error:
-        raise PayloadError("body", f"cannot be written as JSON: {error}", reason="wrong_type") from error
+    return dump_json({"predictions": list(response.predictions)})

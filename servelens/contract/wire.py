@@ -66,7 +66,8 @@ JSON_KIND: Final[Mapping[str, Kind]] = {
 BINARY_ONLY: Final = frozenset({"FP16", "BF16"})
 """Datatypes we never write as JSON: the protocol names no form, KServe and Triton refuse one (MLServer sends it)."""
 
-_JSON_TAIL: Final = (b"}", b"\n", b"\r", b" ", b"\t")
+_BLANK: Final = b" \t\r\n"  # RFC 8259 section 2
+_JSON_TAIL: Final = b"}" + _BLANK
 
 
 class Layout(NamedTuple):
@@ -93,7 +94,7 @@ def split_body(
 def read_header(
     body: bytes | memoryview, header_length: int | None = None, limits: Limits = LIMITS
 ) -> tuple[dict[str, Json], int]:
-    """The JSON object a body starts with, and how many bytes of the body are JSON.
+    """The JSON object a body starts with, and how many bytes of the body it takes.
 
     Without `header_length` (KServe's logger drops the HTTP header) the whole body is tried as JSON, then the end of its
     first object is looked for. Raises PayloadError or TooLarge.
@@ -105,13 +106,14 @@ def read_header(
             raise PayloadError(INFERENCE_HEADER_CONTENT_LENGTH, problem, reason=reason)
         return parse_object(body[:header_length], "body", limits), header_length
     whole: PayloadError | None = None
-    if body[-1:] in _JSON_TAIL and len(body) <= limits.json_bytes:
+    if body and body[-1] in _JSON_TAIL and len(body) <= limits.json_bytes:
         try:
-            return parse_object(body, "body", limits), len(body)
+            # Blank space may be data too: a tensor of UINT8 tens is all newlines.
+            return parse_object(body, "body", limits), len(bytes(body).rstrip(_BLANK))
         except PayloadError as error:
             whole = error
     end = json_end(body, "body", limits)
-    if whole is not None and not bytes(body[end:]).strip():
+    if whole is not None and not bytes(body[end:]).strip(_BLANK):
         raise whole  # nothing follows, so this was the whole JSON and what is wrong with it is known
     return parse_object(body[:end], "body", limits), end
 
@@ -131,30 +133,29 @@ def lay_out(
     is `exact`, blank space behind the JSON still belongs to it.
     """
     tensors = _tensor_objects(header, side, limits)
-    sizes = {
-        index: _binary_size(tensor["parameters"], f"{side}[{index}]", has_data="data" in tensor)
-        for index, tensor in enumerate(tensors)
-        if tensor.get("parameters")
-    }
-    start = len(body) - sum([size for size in sizes.values() if size])
-    if start != header_length:
-        _check_gap(body, header_length, start, side, exact=exact)
-    spans: list[Span | None] = [None] * len(tensors)
-    position = start
-    for index, size in sizes.items():
-        if size is not None:
-            spans[index] = (position, position + size)
-            position += size
-    return Layout(header, start, tensors, spans)
+    spans: list[Span | None] = []
+    position = header_length
+    for index, tensor in enumerate(tensors):
+        if type(tensor) is not dict:
+            problem = f"is {json_type(tensor)}, expected a tensor object"
+            raise PayloadError(f"{side}[{index}]", problem, reason="wrong_type")
+        size = _binary_size(tensor, side, index) if tensor.get("parameters") else None
+        spans.append(None if size is None else (position, position + size))
+        position += size or 0
+    gap = len(body) - position
+    if gap:
+        _check_gap(body, header_length, gap, side, exact=exact)
+        spans = [None if span is None else (span[0] + gap, span[1] + gap) for span in spans]
+    return Layout(header, header_length + gap, cast("list[dict[str, Json]]", tensors), spans)
 
 
-def _check_gap(body: bytes | memoryview, header_length: int, start: int, side: Side, *, exact: bool) -> None:
-    left = len(body) - header_length
-    if start < header_length:
-        problem = f"declare {len(body) - start} bytes of binary data, the body has {left} behind its JSON"
+def _check_gap(body: bytes | memoryview, header_length: int, gap: int, side: Side, *, exact: bool) -> None:
+    if gap < 0:
+        left = len(body) - header_length
+        problem = f"declare {left - gap} bytes of binary data, the body has {left} behind its JSON"
         raise PayloadError(side, problem, reason="truncated")
-    if exact or bytes(body[header_length:start]).strip():
-        raise PayloadError("body", f"{start - header_length} bytes belong to no tensor", reason="wrong_length")
+    if exact or bytes(body[header_length : header_length + gap]).strip(_BLANK):
+        raise PayloadError("body", f"{gap} bytes belong to no tensor", reason="wrong_length")
 
 
 def parse_header_length(value: str) -> int:
@@ -164,7 +165,7 @@ def parse_header_length(value: str) -> int:
     return int(value)
 
 
-def _tensor_objects(header: dict[str, Json], side: Side, limits: Limits) -> list[dict[str, Json]]:
+def _tensor_objects(header: dict[str, Json], side: Side, limits: Limits) -> list[Json]:
     tensors = header.get(side)
     if type(tensors) is not list:
         if "error" in header:
@@ -172,14 +173,11 @@ def _tensor_objects(header: dict[str, Json], side: Side, limits: Limits) -> list
         raise PayloadError(side, f"is {json_type(tensors)}, expected an array of tensors", reason="wrong_type")
     if len(tensors) > limits.tensors:
         raise TooLarge(side, f"{len(tensors)} tensors, the limit is {limits.tensors}")
-    for index, tensor in enumerate(tensors):
-        if type(tensor) is not dict:
-            problem = f"is {json_type(tensor)}, expected a tensor object"
-            raise PayloadError(f"{side}[{index}]", problem, reason="wrong_type")
-    return cast("list[dict[str, Json]]", tensors)
+    return tensors
 
 
-def _binary_size(parameters: Json, where: str, *, has_data: bool) -> int | None:
+def _binary_size(tensor: dict[str, Json], side: Side, index: int) -> int | None:
+    where, parameters = f"{side}[{index}]", tensor["parameters"]
     if type(parameters) is not dict:
         problem = f"is {json_type(parameters)}, expected an object"
         raise PayloadError(f"{where}.parameters", problem, reason="wrong_type")
@@ -191,6 +189,6 @@ def _binary_size(parameters: Json, where: str, *, has_data: bool) -> int | None:
     if type(size) is not int or size < 0:
         problem = "is not a number of bytes"
         raise PayloadError(f"{where}.parameters.{BINARY_DATA_SIZE}", problem, reason="wrong_type")
-    if has_data:
+    if "data" in tensor:
         raise PayloadError(where, f"has both data and {BINARY_DATA_SIZE}", reason="malformed")
     return size

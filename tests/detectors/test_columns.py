@@ -125,7 +125,7 @@ def test_only_the_most_frequent_levels_are_kept_and_the_others_are_unseen():
 
 def test_text_for_numbers_is_refused_by_name():
     column = fit(np.arange(200.0))
-    with pytest.raises(PayloadError, match="x: .*object"):
+    with pytest.raises(PayloadError, match=r"x: .*object"):
         column.count(np.array(["1"], object))
 
 

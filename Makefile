@@ -1,0 +1,50 @@
+# Everything a contributor runs. The venv is .venv; nothing is installed outside of it but by `make tools`.
+PYTHON ?= python3.11
+EXTRAS := logger explainers anchors detectors reports dashboards demo
+BIN := .venv/bin
+COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+
+.PHONY: demo test check bench tools build clean lock
+
+.venv/.ready: requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	touch $@
+
+demo: .venv/.ready ## the whole loop on this machine; ARGS=--check to fail unless everything held
+	$(BIN)/servelens demo $(ARGS)
+
+test: .venv/.ready ## every test; ARGS are pytest's
+	$(BIN)/pytest $(ARGS)
+
+check: .venv/.ready ## ruff, mypy, import-linter, locks, docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) -s lock-check
+	$(BIN)/pytest -q tests/docs -m "not slow"
+
+bench: .venv/.ready ## every benchmark; each prints both sides of one run
+	for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+tools: ## what the fuller tests use: JDK and Maven (Apache Kafka), Prometheus, Chromium, nginx
+	bash deploy/tools
+
+build: .venv/.ready ## the wheel
+	$(BIN)/uv build -q --wheel --out-dir dist
+
+lock: .venv/.ready ## one hashed requirements file an extra
+	for extra in $(EXTRAS); do $(BIN)/$(COMPILE) --extra $$extra pyproject.toml -o requirements/$$extra.txt || exit 1; done
+	$(BIN)/$(COMPILE) --extra demo --group dev pyproject.toml -o requirements/dev.txt
+
+lock-check: # the locks say what pyproject asks for: compiled again from themselves they do not change
+	@mkdir -p build/locks && cp requirements/*.txt build/locks/
+	@for extra in $(EXTRAS); do $(BIN)/$(COMPILE) --extra $$extra pyproject.toml -o build/locks/$$extra.txt || exit 1; done
+	@$(BIN)/$(COMPILE) --extra demo --group dev pyproject.toml -o build/locks/dev.txt
+	@diff -r requirements build/locks || { echo "the locks are stale: run make lock"; exit 1; }
+
+clean:
+	rm -rf .venv build dist out spool deploy/kafka/target .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,199 @@
+"""The tap process: accepts on the parent's socket, forwards to the predictor, and hands what it saw to the recorder.
+
+Apart from the recorder so that no work on a payload ever delays one. Started by `logger.parent` as
+`python -m logger.tap`; ends on SIGTERM or with its parent: it stops accepting, lets open exchanges finish, and waits
+until the recorder has committed the last frame, each within the drain time.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from logger.account import AccountFile
+from logger.budget import DEFAULT_LIMIT, Budget
+from logger.capture import MAX_FRAME
+from logger.child import stop_event
+from logger.forward import Forwarding
+from logger.handover import Handover, nobody
+from logger.http1 import DEFAULT_CAP
+from logger.later import Later
+from logger.link import Link
+from logger.red import Red
+from logger.synthetic import read_key, verifier
+from servelens.contract.errors import ConfigError
+from servelens.contract.metrics import Instruments
+from servelens.io.logs import configure
+
+log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 4096
+_FLUSH_SECONDS: Final = 0.25  # how old the RED metrics may be
+_FLUSH_SHARE: Final = 0.1  # of the drain time, kept for the link
+
+
+@dataclass(frozen=True, slots=True)
+class TapSettings:
+    """Sizes in bytes, times in seconds. Without a capture socket exchanges are measured, and nothing is logged."""
+
+    host: str
+    port: int
+    namespace: str
+    inference_service: str
+    component: str = "predictor"
+    capture_socket: Path | None = None
+    accounts: Path | None = None
+    capture_memory: int = DEFAULT_LIMIT
+    body_cap: int = DEFAULT_CAP
+    on_unparsable: str = "blind"
+    connect_timeout: float = 5.0
+    drain_seconds: float = 10.0
+    synthetic_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.body_cap <= MAX_FRAME // 4:
+            remedy = f"A body of at most {MAX_FRAME // 4} bytes can be kept."
+            raise ConfigError("--body-cap", f"{self.body_cap} is out of range", remedy)
+        if self.capture_socket is not None and self.accounts is None:
+            raise ConfigError("--accounts", "is missing", "Name the folder the recorder reads account files from.")
+
+    def service(self) -> dict[str, str]:
+        """The identity labels of every metric."""
+        return {
+            "namespace": self.namespace,
+            "inferenceservice": self.inference_service,
+            "component": self.component,
+        }
+
+
+class Tap:
+    """One tap on a bound socket. `await start()`, then `await stop()`; both on the same loop."""
+
+    def __init__(self, settings: TapSettings, listener: socket.socket, registry: CollectorRegistry) -> None:
+        self._settings, self._listener = settings, listener
+        self._budget = Budget(settings.capture_memory)
+        self._red = Red(Instruments(registry), settings.service())
+        self.stream = f"{uuid.uuid4().hex}-{os.getpid()}"
+        self.account: AccountFile | None = None
+        self._link: Link | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Serve from here on."""
+        settings = self._settings
+        logged = self._open_link()
+        synthetic = verifier(read_key(settings.synthetic_key)) if settings.synthetic_key else nobody
+        later = Later()
+        self._shared = Forwarding(
+            host=settings.host,
+            port=settings.port,
+            watch=Handover(self._red, self._budget, logged, synthetic, tick_ns=later.tick),
+            budget=self._budget,
+            red=self._red,
+            later=later,
+            cap=settings.body_cap,
+            lean=logged is None,
+            connect_timeout=settings.connect_timeout,
+            close_unparsable=settings.on_unparsable == "close",
+        )
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._publish()))
+        if self._link is not None:
+            self._tasks.append(loop.create_task(self._link.run()))
+        self._server = await loop.create_server(self._shared.accept, sock=self._listener, backlog=_BACKLOG)
+
+    def _open_link(self) -> tuple[AccountFile, Link] | None:
+        settings = self._settings
+        if settings.capture_socket is None or settings.accounts is None:
+            return None
+        self.account = AccountFile(settings.accounts, self.stream)
+        self._link = Link(settings.capture_socket, self.stream, self._budget, lambda: self._red.task_error("link"))
+        return self.account, self._link
+
+    def publish(self) -> None:
+        """Bring the metrics up to date."""
+        self._red.flush(self._budget.used)
+
+    async def _publish(self) -> None:
+        while True:
+            self.publish()
+            await asyncio.sleep(_FLUSH_SECONDS)
+
+    async def stop(self) -> None:
+        """Accept no more; let exchanges end and frames be committed, within the drain time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.drain_seconds
+        self._server.close()
+        await self._shared.drain(self._settings.drain_seconds * (1 - _FLUSH_SHARE))
+        await self._flush(deadline - loop.time())
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.publish()
+        if self.account is not None:
+            self.account.close()
+
+    async def _flush(self, seconds: float) -> None:
+        if self._link is None:
+            return
+        try:
+            await asyncio.wait_for(self._link.flush(), seconds)
+        except TimeoutError:
+            log.warning("the recorder has not committed all frames in time", extra={"waiting": self._link.waiting})
+
+
+async def serve(settings: TapSettings, listener: socket.socket) -> None:
+    """Run a tap until the process is told to stop."""
+    stop = stop_event(asyncio.get_running_loop())
+    tap = Tap(settings, listener, CollectorRegistry())
+    await tap.start()
+    await stop.wait()
+    await tap.stop()
+
+
+def _parse(argv: Sequence[str] | None) -> tuple[TapSettings, int]:
+    parser = argparse.ArgumentParser(prog="logger.tap", allow_abbrev=False)
+    parser.add_argument("--listen-fd", type=int, required=True)
+    parser.add_argument("--upstream", required=True, metavar="HOST:PORT")
+    parser.add_argument("--capture-socket", type=Path)
+    parser.add_argument("--accounts", type=Path)
+    parser.add_argument("--namespace", required=True)
+    parser.add_argument("--inference-service", required=True)
+    parser.add_argument("--component", default="predictor")
+    parser.add_argument("--capture-memory", type=int, default=DEFAULT_LIMIT)
+    parser.add_argument("--body-cap", type=int, default=DEFAULT_CAP)
+    parser.add_argument("--on-unparsable", choices=("blind", "close"), default="blind")
+    parser.add_argument("--connect-timeout", type=float, default=5.0)
+    parser.add_argument("--drain-seconds", type=float, default=10.0)
+    parser.add_argument("--synthetic-key", type=Path)
+    values = vars(parser.parse_args(argv))
+    host, _, port = values.pop("upstream").rpartition(":")
+    listen_fd = values.pop("listen_fd")
+    return TapSettings(host=host.strip("[]"), port=int(port), **values), listen_fd
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The process: exit code 0 after a graceful end, 2 for a setting that is wrong."""
+    configure("tap")
+    try:
+        settings, listen_fd = _parse(argv)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings, socket.socket(fileno=listen_fd)))
+    except ConfigError as error:
+        log.error(str(error))  # noqa: TRY400  the operator's mistake, no traceback
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
