@@ -43,18 +43,19 @@ class Receiver(asyncio.Protocol):
         self._recorder, self._reader = recorder, capture.FrameReader()
         self.stream = ""
         self.silent = 0  # how often it was found without a hello
-        self.transport: asyncio.Transport | None = None
+        self.closed = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for its hello."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one without being derived from it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without being derived from it
+        self.closed = False
         self._recorder.joined(self)
 
     def data_received(self, data: bytes) -> None:
         """Frames, until one is not as it should be: then the connection ends and the tap sends again."""
         try:
             for number, payload in self._reader.feed(data):
-                if self.transport is None:
+                if self.closed:
                     return
                 self._one(number, payload)
         except Exception as error:  # noqa: BLE001 - the top of a connection: counted, and the tap connects anew
@@ -79,23 +80,37 @@ class Receiver(asyncio.Protocol):
 
     def acknowledge(self, number: int) -> None:
         """Tell the tap what is committed."""
-        if self.transport is not None:
-            self.transport.write(capture.ACK.pack(number))
+        if self._open():
+            self._transport.write(capture.ACK.pack(number))
+
+    def hold(self) -> None:
+        """Read no more for now."""
+        if self._open():
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Read on."""
+        if self._open():
+            self._transport.resume_reading()
+
+    def _open(self) -> bool:
+        return not self.closed and not self._transport.is_closing()
 
     def close(self) -> None:
         """End the connection at once; what came on it and is not committed will come again."""
-        if self.transport is not None:
-            self.transport.abort()
-        self.transport = None
+        if not self.closed:
+            self._transport.abort()
+        self.closed = True
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
         """The tap is gone or connects anew."""
-        self.transport = None
+        self.closed = True
         self._recorder.left(self)
 
 
 def listen(path: Path) -> socket.socket:
     """The capture socket. Bound here and not by the event loop, which would unlink a successor's on closing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))

@@ -74,8 +74,8 @@ class Recorder:
     def joined(self, receiver: Receiver) -> None:
         """A new connection."""
         self._receivers.add(receiver)
-        if self._held and receiver.transport:
-            receiver.transport.pause_reading()
+        if self._held:
+            receiver.hold()
 
     def left(self, receiver: Receiver) -> None:
         """A connection has ended; all its bytes have been read."""
@@ -117,7 +117,7 @@ class Recorder:
         except StateError as error:
             self._repair(error)
             return False
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, OSError) as error:
             self._hold(error)
             return False
         self._intake.begin(self.spool.state)
@@ -127,22 +127,20 @@ class Recorder:
         self._release()
         return True
 
-    def _hold(self, error: sqlite3.OperationalError) -> None:
+    def _hold(self, error: Exception) -> None:
         """The volume is full or busy: read no more, so that the taps' own bound counts what is too much."""
         if not self._held:
             log.error("spool cannot be written; reading stops", extra={"problem": str(error)})
         self._held = True
         for receiver in self._receivers:
-            if receiver.transport:
-                receiver.transport.pause_reading()
+            receiver.hold()
         self._timer = asyncio.get_running_loop().call_later(RETRY_AFTER, self.commit)
 
     def _release(self) -> None:
         if self._held:
             log.info("spool can be written again")
             for receiver in self._receivers:
-                if receiver.transport:
-                    receiver.transport.resume_reading()
+                receiver.release()
         self._held = False
 
     def _repair(self, error: StateError) -> None:
@@ -173,7 +171,7 @@ class Recorder:
                 self._instruments["servelens_logger_spool_bytes"].labels(**self._service).set(self.spool.bytes())
         except StateError as error:
             self._repair(error)
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, OSError) as error:
             self.failed("recorder.tick", error)
 
     def settle(self) -> None:

@@ -15,6 +15,7 @@ from logger import segment as segments
 from logger.account import Sum
 from logger.backlog import Backlog, Entry
 from logger.ledger import summarise
+from logger.state import State
 from servelens.io.kafka import KafkaSettings, consumer
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +50,7 @@ class House:
         backlog.close()
         return found
 
-    def state(self) -> segments.State:
+    def state(self) -> State:
         newest = segments.newest_state(self.spool)
         assert newest is not None
         return newest[1]

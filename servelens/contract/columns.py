@@ -72,7 +72,7 @@ def block_of_arrays(schema: ModelSchema, arrays: Sequence[Array], rows: int) -> 
     ]
     if not numeric:
         return _block(schema, np.empty((0, rows)), texts)
-    return _block(schema, np.concatenate(numeric).reshape(-1, rows), texts)
+    return _block(schema, np.concatenate(numeric).reshape(len(numeric), rows), texts)
 
 
 def _widened(array: Array) -> Array:

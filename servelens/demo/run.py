@@ -127,12 +127,11 @@ def _kill_in_turn(stage: Stage, names: Sequence[str], requests: int, done: threa
             if done.wait(0.02):
                 return
         target = stage.stack.active_evaluator() if name == "evaluator" else name
-        at = time.time()
-        pid = stage.stack.kill(target)
+        pid, at = stage.stack.kill(target)
         stage.note(f"SIGKILL {target} ({pid})")
         back = None
         if name == "predictor":
-            stage.stack.wait_ready()
+            stage.stack.wait_replaced("predictor", pid)
             back = time.time()
             stage.note("predictor listens again")
         stage.kills.append(judge.Kill(name, at, back))

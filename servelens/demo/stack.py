@@ -95,9 +95,9 @@ class Stack:
         logs = self.out / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        with (logs / f"{name}.log").open("ab") as sink:
-            child = Child(name, [sys.executable, "-m", module, *arguments], environment, stdout=sink, stderr=sink)
-            child.start(time.monotonic())
+        command = [sys.executable, "-m", module, *arguments]
+        child = Child(name, command, environment, output=logs / f"{name}.log")
+        child.start(time.monotonic())
         self.children[name] = child
 
     # -- supervising ------------------------------------------------------------------------------------------
@@ -134,11 +134,17 @@ class Stack:
         for name, address in {"logger": self.admin, **self.detectors}.items():
             self.wait(name, lambda address=address: _ready(address), timeout)  # type: ignore[misc]
 
-    def kill(self, name: str) -> int:
-        """SIGKILL a process by its role: `tap`, `recorder` and `shipper` too; its process id."""
+    def kill(self, name: str) -> tuple[int, float]:
+        """SIGKILL a process by its role: `tap`, `recorder` and `shipper` too; its process id and the moment (Unix)."""
         pid = self._pid(name)
+        at = time.time()
         os.kill(pid, signal.SIGKILL)
-        return pid
+        return pid, at
+
+    def wait_replaced(self, name: str, pid: int, timeout: float = 60.0) -> None:
+        """Until another process has taken the place of a killed one, and everything is ready again."""
+        self.wait(name, lambda: self.children[name].pid not in (None, pid), timeout)
+        self.wait_ready(timeout)
 
     def _pid(self, name: str) -> int:
         if name in LOGGER_PARTS:

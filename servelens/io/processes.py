@@ -9,8 +9,10 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import IO, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +29,7 @@ class Child:
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     pass_fds: tuple[int, ...] = ()
-    stdout: int | IO[bytes] | None = None
-    stderr: int | IO[bytes] | None = None
+    output: Path | None = None  # stdout and stderr are appended to it; None = ours
     restarts: int = 0
     process: subprocess.Popen[bytes] | None = None
     _started: float = 0.0
@@ -37,14 +38,16 @@ class Child:
 
     def start(self, now: float) -> None:
         """Start it."""
-        self.process = subprocess.Popen(
-            self.command,
-            env={**self.environment, CHILD_MARK: "1"},
-            pass_fds=self.pass_fds,
-            stdin=subprocess.PIPE,
-            stdout=self.stdout,
-            stderr=self.stderr,
-        )
+        with ExitStack() as opened:
+            sink = opened.enter_context(self.output.open("ab")) if self.output else None
+            self.process = subprocess.Popen(
+                self.command,
+                env={**self.environment, CHILD_MARK: "1"},
+                pass_fds=self.pass_fds,
+                stdin=subprocess.PIPE,
+                stdout=sink,
+                stderr=sink,
+            )
         self._started = now
         log.info("started", extra={"child": self.name, "pid": self.process.pid})
 

@@ -1,9 +1,11 @@
 """The recorder as a process: real sockets, real files, killed where it hurts."""
 
 import random
+import resource
 import signal
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -103,6 +105,10 @@ def test_killed_at_any_moment_it_commits_every_frame_exactly_once(house: House, 
     assert len({entry.tapid for entry in house.rows()}) == 1
 
 
+def _told_again(house: House, count: int) -> bool:
+    return len([entry for entry in house.rows() if not entry.row.exchanges]) >= count
+
+
 def _connects(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) == 0
@@ -188,7 +194,7 @@ def test_slots_are_told_without_gap_or_overlap_across_a_kill(house: House) -> No
             tap.offer(*(exchange() for _ in range(7)), exchange("/metrics", method="GET"))
             tap.drain()
             before = len([entry for entry in house.rows() if not entry.row.exchanges])
-            wait_for(lambda before=before: len([e for e in house.rows() if not e.row.exchanges]) >= before + 2)
+            wait_for(partial(_told_again, house, before + 2))
             end(recorder, kill=True)
     rows = [entry.row for entry in house.rows() if not entry.row.exchanges]
     events = [decode(unpack_headers(row.headers), row.value) for row in rows]
@@ -216,6 +222,26 @@ def test_a_full_spool_drops_and_counts_and_goes_on_acknowledging(house: House, p
         assert account.waiting == 1000 - account.reasons["spool_full"] > 50
         assert segments.bytes_in(house.spool) <= 1 << 20
         tap.die()
+
+
+def test_a_volume_that_takes_no_more_stops_the_reading_and_nothing_is_lost_when_it_does_again(house: House) -> None:
+    with running(house.recorder()) as recorder:
+        tap = TapEnd(house.socket, house.accounts)
+        tap.offer(exchange())
+        tap.drain()
+        resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (1 << 18, resource.RLIM_INFINITY))
+        tap.offer(*(exchange(body=b"x" * 2000) for _ in range(400)))
+        tap.pump(2.0)
+        assert recorder.poll() is None
+        assert tap.unacked > 100
+        assert house.account().adds_up
+        resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        tap.drain()
+        account = house.account()
+        assert (account.offered, account.waiting, account.adds_up) == (401, 401, True)
+        assert len(exchange_ids(house)) == len(set(exchange_ids(house))) == 401
+        tap.die()
+        assert "reading stops" in end(recorder)
 
 
 @pytest.mark.parametrize(("mode", "per_exchange"), [("all", 2), ("request", 1), ("response", 1), ("none", 0)])

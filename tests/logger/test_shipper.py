@@ -4,6 +4,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -261,13 +262,14 @@ def test_what_the_broker_refuses_goes_as_a_marker_and_holds_up_nobody(
 
 def test_innocents_of_a_refused_batch_are_delivered_whole(house: House, kafka: KafkaSettings, prefix: str) -> None:
     ids = fill(house, [b"good"] * 5 + [b"poison"] + [b"good"] * 5)
-    tries: dict[bytes, int] = {}
+    tries: Counter[bytes] = Counter()
 
     def fate(key: bytes, value: bytes) -> Exception | None:
-        tries[key] = tries.get(key, 0) + 1
+        tries[key] += 1
         if b"poison" in value:
             return InvalidRecordError("refused")
-        return KafkaError("its batch was refused") if tries[key] == 1 else None
+        batch_mate: Exception = KafkaError("its batch was refused")
+        return batch_mate if tries[key] == 1 else None
 
     ship_all(house, kafka, prefix, fate)
     found = taken(kafka_records(kafka, f"{prefix}.payloads"))

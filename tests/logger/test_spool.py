@@ -12,7 +12,7 @@ from logger.backlog import Backlog, Entry
 from logger.segment import Row
 from logger.shipping import advanced
 from logger.spool import CORRUPT, Batch, Policy, Spool
-from logger.state import Reported, rebuilt, waiting
+from logger.state import Cursor, Reported, rebuilt, waiting
 from servelens.contract.errors import ConfigError, StateError
 
 KEY, HEADERS = b"k", b'[["ce_id","x"]]'
@@ -290,7 +290,7 @@ def test_a_state_behind_the_cursor_means_row_numbers_were_given_twice(tmp_path: 
     spool = opened(tmp_path)
     spool.commit(batch(spool, 5))
     first = spool.state.tapid
-    cursors.save(tmp_path, cursors.Cursor(first, 1, 9, 9, 9, 0))
+    cursors.save(tmp_path, Cursor(first, 1, 9, 9, 9, 0))
     spool.close()
     spool = opened(tmp_path)
     assert spool.state.tapid != first

@@ -57,8 +57,8 @@ def test_the_key_is_the_file_without_its_white_space(tmp_path: Path) -> None:
 
 
 def test_a_key_that_is_not_there_or_empty_names_flag_and_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--synthetic-key.*cannot be read.*Mount"):
+    with pytest.raises(ConfigError, match=r"--synthetic-key.*cannot be read.*Mount"):
         read_key(tmp_path / "none")
     (tmp_path / "empty").write_bytes(b"\n")
-    with pytest.raises(ConfigError, match="--synthetic-key.*is empty"):
+    with pytest.raises(ConfigError, match=r"--synthetic-key.*is empty"):
         read_key(tmp_path / "empty")
