@@ -141,6 +141,12 @@ class Stack:
         os.kill(pid, signal.SIGKILL)
         return pid, at
 
+    def end(self, name: str) -> None:
+        """Stop a process for good: the supervisor forgets it first."""
+        child = self.children.pop(name)
+        time.sleep(0.2)  # the supervisor may be looking at it just now
+        child.stop(5.0)
+
     def wait_replaced(self, name: str, pid: int, timeout: float = 60.0) -> None:
         """Until another process has taken the place of a killed one, and everything is ready again."""
         self.wait(name, lambda: self.children[name].pid not in (None, pid), timeout)

@@ -5,6 +5,7 @@ import json
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def reason_of(call: Callable[[], object]) -> str:
     return caught.value.reason
 
 
-def v1_table(schema: ModelSchema, instances: Json) -> Table:
+def v1_table(schema: ModelSchema, instances: Any) -> Table:
     return request_table(schema, v1.decode_request(json.dumps({"instances": instances}).encode()))
 
 
@@ -72,7 +73,7 @@ doubles = st.floats(allow_nan=False, allow_infinity=False)
 def test_numeric_rows_are_one_table_however_they_are_sent(rows: list[tuple[float, int, bool]]) -> None:
     a, b, c = zip(*rows, strict=True)
     expected = Table.of({"a": numeric(*a), "b": numeric(*b), "c": numeric(*c)})
-    lists: list[Json] = [list(row) for row in rows]
+    lists: list[Any] = [list(row) for row in rows]
     objects: list[Json] = [dict(zip("cab", (row[2], row[0], row[1]), strict=True)) for row in rows]
     columns: Json = {"a": list(a), "b": list(b), "c": list(c)}
     for instances in (lists, objects, [columns], [lists], [objects]):
@@ -99,9 +100,9 @@ def test_mixed_rows_with_nulls_are_one_table_however_they_are_sent(
     carrier, delay, tail = zip(*rows, strict=True)
     filled = [NAN if value is None else value for value in delay]
     expected = Table.of({"carrier": text(*carrier), "delay": numeric(*filled), "tail": text(*tail)})
-    lists: list[Json] = [list(row) for row in rows]
+    lists: list[Any] = [list(row) for row in rows]
     # A null may be left out, as long as a feature is there at all.
-    objects: list[Json] = [
+    objects: list[Any] = [
         {key: value for key, value in zip(MIXED.names, row, strict=True) if value is not None}
         | {"id": 7, "tail": row[2]}
         for row in rows
