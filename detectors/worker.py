@@ -25,7 +25,7 @@ from detectors.settings import DetectorSettings
 from servelens.contract.errors import ConfigError, PayloadError, StateError
 from servelens.contract.metrics import Instruments
 from servelens.contract.times import slot_of
-from servelens.io.kafka import consumer, group_consumer, partition_count, producer, topic_ids
+from servelens.io.kafka import consumer, end_of, group_consumer, partition_count, producer, topic_ids
 
 log = logging.getLogger(__name__)
 
@@ -225,8 +225,10 @@ class Worker:
         """The own claim stands: start reading where the fold ended, a horizon earlier for halves that wait."""
         where = TopicPartition(self.settings.topics.payloads, partition)
         start = self.payloads.beginning_offsets([where])[where]
-        end = self.payloads.end_offsets([where])[where]
         ownership = held.ownership
+        end = self.payloads.end_offsets([where])[where]
+        if end < ownership.next:  # asked twice, since a wrong answer would count rows twice
+            end = end_of(self.settings.kafka, where.topic, partition)
         if end < ownership.next:
             log.warning("payload log is shorter than what was counted", extra={"partition": partition, "end": end})
             ownership.sent = end

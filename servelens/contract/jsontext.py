@@ -114,8 +114,8 @@ def _has_keys(root: Json, keys: int) -> bool:
     for item in found:  # grows while it is walked
         if type(item) is dict:
             keys -= len(item)
-            if keys <= 0:
-                return keys == 0
+            if keys == 0:
+                return True
             for member in item.values():
                 if type(member) in _CONTAINERS:
                     found.append(member)  # noqa: PERF401 - to loop over a list being extended is the point

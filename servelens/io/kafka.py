@@ -143,9 +143,25 @@ def read_all(settings: KafkaSettings, topic: str, partition: int, start: int | N
     where = TopicPartition(topic, partition)
     with closing(consumer(settings)) as client:
         client.assign([where])
+        begin = client.beginning_offsets([where])[where]
+        # The embedded broker's latest offset is the last batch's first + 1; what a fetch says is right on any broker.
         end = client.end_offsets([where])[where]
-        client.seek(where, client.beginning_offsets([where])[where] if start is None else start)
+        client.seek(where, begin if start is None else start)
         rows: list[Any] = []
-        while client.position(where) < end:
+        while end > begin and client.position(where) < max(end, client.highwater(where) or 0):
             rows += client.poll(timeout_ms=500).get(where, [])
         return rows
+
+
+def end_of(settings: KafkaSettings, topic: str, partition: int) -> int:
+    """The offset after the last record, as a fetch tells it."""
+    where = TopicPartition(topic, partition)
+    with closing(consumer(settings)) as client:
+        client.assign([where])
+        begin, end = client.beginning_offsets([where])[where], client.end_offsets([where])[where]
+        if end <= begin:
+            return int(end)
+        client.seek(where, end - 1)
+        while client.highwater(where) is None:
+            client.poll(timeout_ms=500)
+        return max(int(end), int(client.highwater(where)))
