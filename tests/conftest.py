@@ -1,6 +1,7 @@
 """Fixtures every folder shares: a real broker for the session, a topic prefix a test, and what this machine can do."""
 
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from servelens.contract.errors import BrokerError
 from servelens.io.embedded import EmbeddedBroker, free_port
 from servelens.io.kafka import KafkaSettings, admin
 
@@ -59,9 +59,11 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], seconds: float = 1
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            admin(KafkaSettings(address, bootstrap_timeout_ms=2000)).close()
+            host, _, port = address.partition(":")
+            socket.create_connection((host, int(port)), 1).close()
+            admin(KafkaSettings(address, bootstrap_timeout_ms=60_000)).close()
             return
-        except BrokerError:
+        except OSError:
             time.sleep(0.2)
     raise AssertionError(f"Apache Kafka did not answer within {seconds:.0f} s")
 

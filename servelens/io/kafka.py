@@ -144,11 +144,12 @@ def read_all(settings: KafkaSettings, topic: str, partition: int, start: int | N
     with closing(consumer(settings)) as client:
         client.assign([where])
         begin = client.beginning_offsets([where])[where]
-        # The embedded broker's latest offset is the last batch's first + 1; what a fetch says is right on any broker.
-        end = client.end_offsets([where])[where]
+        if client.end_offsets([where])[where] <= begin:
+            return []
         client.seek(where, begin if start is None else start)
         rows: list[Any] = []
-        while end > begin and client.position(where) < max(end, client.highwater(where) or 0):
+        # The embedded broker's latest offset is the last batch's first + 1; what a fetch says is right on any broker.
+        while (end := client.highwater(where)) is None or client.position(where) < end:
             rows += client.poll(timeout_ms=500).get(where, [])
         return rows
 

@@ -138,7 +138,7 @@ COUNTS = st.integers(2, 12).flatmap(lambda n: st.lists(st.integers(0, 4000), min
 
 
 @given(COUNTS.flatmap(lambda ref: st.tuples(st.just(ref), *[st.integers(0, 2000)] * len(ref))), st.floats(1, 30))
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_any_counts_give_a_probability_and_an_effect(drawn, deff):
     reference, *counts = drawn
     for make, names in ((numeric, ("ks", "null_rate")), (levels, ("chi_square", "null_rate", "unseen_rate"))):

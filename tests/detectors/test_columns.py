@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
@@ -45,7 +45,8 @@ def test_edges_lie_halfway_between_the_quantile_and_the_next_value():
 
 
 @given(NUMBERS)
-@settings(max_examples=60)
+@example(np.array([np.finfo(np.float64).max]))
+@settings(max_examples=60, deadline=None)
 def test_every_value_has_one_bin_and_the_counts_agree_with_a_search_by_hand(values):
     bins = quantile_bins(values[np.isfinite(values)])
     assert len(bins.edges) <= MAX_BINS - 1
@@ -57,7 +58,7 @@ def test_every_value_has_one_bin_and_the_counts_agree_with_a_search_by_hand(valu
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200), st.integers(0, 200))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_counting_two_parts_and_adding_is_counting_the_whole(values, cut):
     column = fit(np.random.default_rng(1).normal(size=500) * 1e5)
     array = np.array(values)

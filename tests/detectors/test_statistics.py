@@ -5,7 +5,7 @@ import math
 import drift_samples
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -34,6 +34,7 @@ def moved(pane, column, share):
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+@settings(deadline=None)
 def test_holm_rejects_what_the_step_down_procedure_rejects(p):
     array = np.array(p)
     adjusted = holm(array)

@@ -1,5 +1,7 @@
 """The Kafka clients and the topics, on the embedded broker and on Apache Kafka alike."""
 
+import gc
+
 import pytest
 
 from servelens.contract.errors import BrokerError, ConfigError
@@ -56,9 +58,11 @@ def test_a_topic_made_anew_has_another_id(any_kafka: KafkaSettings, prefix: str)
     client.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # kafka-python leaves a socket behind
 def test_nobody_there_is_a_broker_error_that_names_the_flag() -> None:
     with pytest.raises(BrokerError, match="--kafka"):
         producer(KafkaSettings("127.0.0.1:1", bootstrap_timeout_ms=500))
+    gc.collect()
 
 
 def test_wrong_security_settings_name_their_flag() -> None:
