@@ -91,8 +91,8 @@ class Tap:
     async def start(self) -> None:
         """Serve from here on."""
         settings = self._settings
-        logged = self._open_link()
         synthetic = verifier(read_key(settings.synthetic_key)) if settings.synthetic_key else nobody
+        logged = self._open_link()
         later = Later()
         self._shared = Forwarding(
             host=settings.host,
@@ -187,8 +187,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure("tap")
     try:
         settings, listen_fd = _parse(argv)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings, socket.socket(fileno=listen_fd)))
+        with (
+            socket.socket(fileno=listen_fd) as listener,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            runner.run(serve(settings, listener))
     except ConfigError as error:
         log.error(str(error))  # noqa: TRY400  the operator's mistake, no traceback
         return 2

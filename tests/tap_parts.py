@@ -60,6 +60,8 @@ class Predictor:
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         connection.settimeout(20)
+        if connection.family == socket.AF_INET:
+            at_once(connection)
         with connection:
             try:
                 self._script(connection, number)
@@ -80,12 +82,17 @@ class Predictor:
 
 
 def read_exactly(connection: socket.socket, size: int) -> bytes:
-    data = b""
+    data = bytearray()
     while len(data) < size:
-        piece = connection.recv(min(size - len(data), 1 << 16))
+        piece = connection.recv(min(size - len(data), 1 << 18))
         assert piece, f"end after {len(data)} of {size} bytes"
         data += piece
-    return data
+    return bytes(data)
+
+
+def at_once(connection: socket.socket) -> None:
+    """No waiting for the acknowledgement of the piece before."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def read_head(connection: socket.socket) -> bytes:
@@ -246,10 +253,11 @@ class LocalTap:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(15)
         assert not self._thread.is_alive()
+        self._listener.close()
 
     def connect(self) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        at_once(connection)
         return connection
 
     def __enter__(self) -> "LocalTap":

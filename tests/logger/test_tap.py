@@ -23,6 +23,7 @@ from tap_parts import (
     RecorderEnd,
     TapProcess,
     answering,
+    at_once,
     read_all,
     read_exactly,
     read_head,
@@ -99,6 +100,7 @@ class Plan:
     def converse(self, index: int, port: int) -> bytes:
         pieces, got = Random(index), b""
         with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            at_once(client)
             for request, response in self.legs(index, self.said[index]):
                 for piece in split(pieces, request, pieces.randrange(1, 4)):
                     client.sendall(piece)
