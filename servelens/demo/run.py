@@ -26,7 +26,7 @@ from detectors.profile import Profile
 from servelens.contract.errors import StateError
 from servelens.contract.times import slot_of
 from servelens.demo import judge, truth, view
-from servelens.demo.flights import Flights, Seasons, load, model_yaml
+from servelens.demo.flights import Seasons, load, model_yaml
 from servelens.demo.model import LateArrival
 from servelens.demo.stack import GROUP, LATENESS, SLOT, Stack, metrics
 from servelens.demo.traffic import ROWS, Ledger, drive
@@ -96,29 +96,26 @@ def _prepare(out: Path, seed: int, console: Console) -> tuple[Seasons, LateArriv
 
 def _play(stage: Stage, watch: Watch, seasons: Seasons, kill: Sequence[str]) -> None:
     """Traffic of both seasons, and kills spread evenly over it, under the live view."""
-    winter, summer = (_first(season, SEASON_ROWS) for season in (seasons.winter, seasons.summer))
-    total = len(winter) + len(summer)
     done = threading.Event()
-    killer = threading.Thread(target=_kill_in_turn, args=(stage, kill, total // ROWS, done), daemon=True)
+    killer = threading.Thread(target=_kill_in_turn, args=(stage, kill, 2 * SEASON_ROWS // ROWS, done), daemon=True)
     with Live(console=stage.console, refresh_per_second=4, transient=True) as screen:
         painter = threading.Thread(target=_paint, args=(stage, watch, screen, done), daemon=True)
         painter.start()
         killer.start()
-        for name, season in (("winter, which the model knows", winter), ("summer, which it does not", summer)):
+        for name, season in (
+            ("winter, which the model knows", seasons.winter),
+            ("summer, which it does not", seasons.summer),
+        ):
             stage.phase = name
-            if season is summer:
+            if season is seasons.summer:
                 stage.shift_slot = slot_of(time.time_ns() // 1000, SLOT)
                 stage.note("the shift: summer begins")
-            asyncio.run(drive(stage.stack.tap, season, stage.ledger))
+            asyncio.run(drive(stage.stack.tap, season, stage.ledger, SEASON_ROWS))
         killer.join(60)
         stage.phase = "traffic over; waiting for the last verdicts"
         _drain(stage)
         done.set()
         painter.join()
-
-
-def _first(flights: Flights, rows: int) -> Flights:
-    return Flights({name: values[:rows] for name, values in flights.columns.items()}, flights.late[:rows])
 
 
 def _kill_in_turn(stage: Stage, names: Sequence[str], requests: int, done: threading.Event) -> None:

@@ -100,8 +100,12 @@ async def _one(client: httpx.AsyncClient, ask: Ask, ledger: Ledger) -> None:
         ledger.failures.append(Failure(began, time.time(), str(answer.status_code)))
 
 
-async def drive(address: str, flights: Flights, ledger: Ledger, rate: float = RATE) -> None:
-    """Send at a steady rate, whether the answers are late or not; returns when all have come or failed."""
+async def drive(address: str, flights: Flights, ledger: Ledger, rows: int, rate: float = RATE) -> None:
+    """Send at a steady rate, whether the answers are late or not, until `rows` have been answered or none are left.
+
+    An outage thus costs time, not windows: what failed is made up for by later flights. Returns when all have ended.
+    """
+    goal = ledger.rows + rows
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
     async with (
         httpx.AsyncClient(base_url=f"http://{address}", timeout=30, limits=limits) as client,
@@ -110,4 +114,6 @@ async def drive(address: str, flights: Flights, ledger: Ledger, rate: float = RA
         started = time.monotonic()
         for number, ask in enumerate(asks(flights)):
             await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
+            if ledger.rows >= goal:
+                break
             group.create_task(_one(client, ask, ledger))
