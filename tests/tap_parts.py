@@ -145,6 +145,7 @@ class RecorderEnd:
         self.connections = 0
         self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
+        self._lock = threading.Lock()
 
     def start(self) -> "RecorderEnd":
         self.path.unlink(missing_ok=True)
@@ -160,8 +161,12 @@ class RecorderEnd:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            self.connections += 1
-            self._open.append(connection)
+            with self._lock:
+                if self._listener is not listener:  # killed meanwhile
+                    connection.close()
+                    return
+                self.connections += 1
+                self._open.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -181,16 +186,17 @@ class RecorderEnd:
                 connection.sendall(ACK.pack(len(saved)))
 
     def kill(self) -> None:
-        if self._listener is not None:
+        with self._lock:
+            listener, self._listener = self._listener, None
+            connections, self._open = self._open, []
+        if listener is not None:
             with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
-        for connection in self._open:
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
-        self._open.clear()
 
     @property
     def count(self) -> int:
