@@ -19,7 +19,7 @@ UNIX_PATH_LIMIT: Final = 100  # characters; sun_path holds 108 bytes with its en
 
 @dataclass(frozen=True, slots=True)
 class LoggerSettings:
-    """Sizes in bytes, times in seconds. `kafka` None only where no shipper runs (role `tap`, log mode `none`)."""
+    """Sizes in bytes, times in seconds. `kafka` None only where no shipper runs (role `tap`)."""
 
     listen: str
     upstream: str

@@ -65,7 +65,12 @@ Maker = Callable[..., Record]
 
 
 @pytest.fixture
-def exchange_record() -> Maker:
+def exchange_record(make_record: Maker) -> Maker:
+    return make_record
+
+
+@pytest.fixture(scope="session")
+def make_record() -> Maker:
     """Make the record of one exchange: `make(rng, rows=4, at_us=…, seq=…, shift=…)`."""
 
     def make(

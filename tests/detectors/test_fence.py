@@ -51,7 +51,11 @@ def test_a_batch_of_two_models_counts_as_one() -> None:
         ([claim("a"), part("a", 0, 9), claim("b"), commit("a", 0, 9)], "foreign"),
         ([claim("a"), part("a", 0, 9), claim("b"), part("b", 0, 5), commit("b", 0, 5)], "accepted"),
         ([claim("a"), part("a", 0, 9), commit("a", 0, 9), part("a", 0, 9), commit("a", 0, 9)], "rejected"),
+        ([claim("a"), part("a", 0, 9), claim("b"), commit("b", 0, 9)], "rejected"),
         ([claim("a"), commit("a", 0, 9, 0)], "accepted"),
+        ([claim("a"), commit("a", 3, 9, 0)], "rejected"),
+        ([claim("a"), commit("a", 0, 9, 0), commit("a", 0, 9, 0)], "rejected"),
+        ([claim("a"), commit("a", 0, -1, 0)], "rejected"),
         ([claim("a"), Heartbeat("b", 7)], "foreign"),
     ],
 )
