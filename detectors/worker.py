@@ -70,7 +70,9 @@ class Worker:
     def run(self) -> None:
         """Join the group and work; BrokerError if Kafka cannot be reached, ConfigError if the topics do not fit."""
         kafka, topics = self.settings.kafka, self.settings.topics
-        self.payloads: KafkaConsumer = group_consumer(kafka, self.settings.group, max_poll_records=2000)
+        self.payloads: KafkaConsumer = group_consumer(
+            kafka, self.settings.group, topics.payloads, max_poll_records=2000
+        )
         self.tail: KafkaConsumer = consumer(kafka, fetch_max_wait_ms=20)
         self.panes: KafkaProducer = producer(kafka, linger_ms=0)
         self._check_partitions()
@@ -282,11 +284,13 @@ class Worker:
         held.intake, held.sent = None, []
         self._append(partition, held, [claim])
         self.metrics["servelens_detector_claims_total"].labels(reason=reason).inc()
+        log.info("claiming", extra={"partition": partition, "reason": reason, "generation": generation})
 
     # -- rebalances -------------------------------------------------------------------------------------------
 
     def assigned(self, partitions: Sequence[int]) -> None:
         """Take up partitions: restore each fold from the newest snapshot and tail its log from there."""
+        log.info("assigned", extra={"partitions": list(partitions)})
         settings = self.settings
         restored = snapshot.folds(settings.kafka, settings.topics.state(settings.group))
         for partition in partitions:
