@@ -8,10 +8,10 @@ from rich.progress import Progress
 from rich.table import Table as Rows
 
 from detectors.profile import Profile, build_profile, write_profile
-from detectors.reference_table import read_table
 from servelens.contract.errors import ConfigError
 from servelens.contract.schema import parse_model
 from servelens.contract.times import rfc3339
+from servelens.io.tables import read_table
 
 
 def build(data: Path, model_file: Path, out: Path, now_us: int | None = None) -> Profile:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
+from servelens.contract import synthetic
 from servelens.contract.identity import clean_request_id
 
 Headers = Mapping[bytes, bytes]
@@ -17,7 +18,7 @@ Headers = Mapping[bytes, bytes]
 FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _BODY: Final = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
 _REQUEST_IDS: Final = (b"x-request-id", b"ce-id")
-_SYNTHETIC: Final = b"x-servelens-synthetic"
+_SYNTHETIC: Final = synthetic.HEADER.encode()
 _SKIP: Final = b"seldon-skip-logging"
 # No other header is ever looked at, let alone kept.
 RESPONSE_HEADERS: Final = FRAMING | _BODY

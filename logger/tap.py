@@ -30,9 +30,10 @@ from logger.http1 import DEFAULT_CAP
 from logger.later import Later
 from logger.link import Link
 from logger.red import Red
-from logger.synthetic import read_key, verifier
 from servelens.contract.errors import ConfigError
 from servelens.contract.metrics import Instruments
+from servelens.contract.synthetic import verifier
+from servelens.io.keys import read_key
 from servelens.io.logs import configure
 
 log = logging.getLogger(__name__)

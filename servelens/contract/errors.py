@@ -6,7 +6,10 @@
     │   └── TooLarge         the sender: over a stated limit (HTTP 413)
     ├── UpstreamError        the predictor's owner: it refused, hung up or answered nonsense (HTTP 502)
     │   ├── UpstreamAway     nobody listens there (HTTP 503 where the protocol asks for it)
+    │   ├── UpstreamChanged  two answers to one question: a rollout or canary (HTTP 503)
     │   └── DeadlineExceeded no answer in time (HTTP 504)
+    ├── Unauthorized         the caller: no token, or not one that is known (HTTP 401)
+    ├── NotFound             the caller: no such model or method here (HTTP 404)
     ├── Overloaded           the caller: come back later (HTTP 429 with Retry-After)
     ├── BrokerError          the Kafka operator: the topic or broker is not usable now; retried by whoever owns the loop
     └── StateError           us: stored state contradicts itself; never repaired silently
@@ -60,10 +63,28 @@ class UpstreamAway(UpstreamError):
     status = 503
 
 
+class UpstreamChanged(UpstreamError):
+    """The predictor gave two answers to one question: its model changed under us, or two models share its address."""
+
+    status = 503
+
+
 class DeadlineExceeded(UpstreamError):
     """No answer within the deadline."""
 
     status = 504
+
+
+class Unauthorized(ServeLensError):
+    """The caller did not show a token that is known here."""
+
+    status = 401
+
+
+class NotFound(ServeLensError):
+    """No such model, method or tensor here; the message says which there are."""
+
+    status = 404
 
 
 class Overloaded(ServeLensError):

@@ -18,6 +18,9 @@ MODEL: Final = (*SERVICE, "modelname", "revision")
 COLUMN: Final = (*MODEL, "column")
 # Latencies of inference: a cached tabular model answers in half a millisecond, a large language model in a minute.
 LATENCY: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# Explanations: from one that was cached to a large language model's.
+EXPLANATION: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+SHARE: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,57 @@ _ROWS: Final = (
     Metric("servelens_min_detectable_effect", "gauge", COLUMN, "Smallest effect this window could have shown."),
     Metric("servelens_design_effect", "gauge", COLUMN, "Variance inflation of the reference by autocorrelation."),
     Metric("servelens_verdicts_total", "counter", (*MODEL, "state"), "Verdicts published, by the worst column state."),
+    # Explainer: identity of the model that is explained.
+    Metric(
+        "servelens_explanations_total",
+        "counter",
+        (*MODEL, "method", "result"),
+        "Rows explained: complete, partial, failed.",
+    ),
+    Metric(
+        "servelens_explanation_duration_seconds",
+        "histogram",
+        (*MODEL, "method"),
+        "Request to explanation of a row, or to its failure.",
+        EXPLANATION,
+    ),
+    Metric(
+        "servelens_explanation_errors_total", "counter", (*MODEL, "reason"), "Explain requests answered with an error."
+    ),
+    Metric("servelens_explanations_in_flight", "gauge", MODEL, "Explain requests admitted and not yet answered."),
+    Metric("servelens_explanations_waiting", "gauge", MODEL, "Explain requests that wait to be admitted."),
+    Metric(
+        "servelens_explanation_relative_error",
+        "histogram",
+        (*MODEL, "method"),
+        "Largest stated standard error of a row over its sum of absolute attributions.",
+        SHARE,
+    ),
+    Metric(
+        "servelens_explanation_predictor_calls_total", "counter", (*MODEL, "code"), "Calls to the predictor, by status."
+    ),
+    Metric("servelens_explanation_predictor_rows_total", "counter", MODEL, "Rows sent to the predictor."),
+    Metric(
+        "servelens_explanation_rows_saved_total",
+        "counter",
+        (*MODEL, "reason"),
+        "Rows asked for and not sent: cached, or a duplicate in the same batch.",
+    ),
+    Metric(
+        "servelens_explanation_predictor_duration_seconds",
+        "histogram",
+        MODEL,
+        "One call to the predictor.",
+        LATENCY,
+    ),
+    Metric("servelens_explanation_pending_rows", "gauge", MODEL, "Rows that wait for a predictor call."),
+    Metric("servelens_explanation_predictor_changes_total", "counter", MODEL, "Times another model answered."),
+    Metric(
+        "servelens_explanation_attribution_total",
+        "counter",
+        COLUMN,
+        "Sum of absolute attributions of a feature, over rows and outputs.",
+    ),
     # Every service.
     Metric("servelens_build_info", "gauge", ("version", "service"), "Always 1; which build serves here."),
     Metric("servelens_task_errors_total", "counter", ("task",), "Unexpected errors caught at a task's top."),

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from detectors import profile as profiles
 from detectors.profile import build_profile, pack, read_profile, unpack, write_profile
-from detectors.reference_table import read_table
 from servelens.contract.errors import ConfigError, StateError
 from servelens.contract.schema import Feature, ModelSchema, Outputs, parse_model
 from servelens.contract.table import Table
+from servelens.io.tables import read_table
 
 PROFILE = drift_samples.profile_of(rows=6000)
 PACKED = pack(PROFILE)

@@ -1,4 +1,4 @@
-"""Reference rows from CSV or Parquet into a table: what `servelens profile build` is given.
+"""Rows from CSV or Parquet into a table: a profile's reference, an explainer's background.
 
 The one module that reads a user's data files; pyarrow parses them. Columns the schema does not name are not read.
 """
@@ -30,11 +30,11 @@ def read_table(path: Path, schema: ModelSchema) -> Table:
     """
     read = next((reader for suffix, reader in _READERS.items() if path.name.lower().endswith(suffix)), None)
     if read is None:
-        raise ConfigError(f"reference {path}", "its kind is not known", f"Name it {', '.join(_READERS)}")
+        raise ConfigError(str(path), "its kind is not known", f"Name it {', '.join(_READERS)}")
     try:
         data = read(path, schema)
     except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"reference {path}", f"cannot be read ({error})", "Correct the path or the file") from error
+        raise ConfigError(str(path), f"cannot be read ({error})", "Correct the path or the file") from error
     wanted = [one for one in (*schema.features, *schema.predictions) if one.name in data.column_names]
     return Table.of({one.name: _convert(path, one, data.column(one.name)) for one in wanted}, data.num_rows)
 
@@ -69,7 +69,7 @@ def _choose(path: Path, names: list[str], schema: ModelSchema) -> list[str]:
     missing = [feature.name for feature in schema.features if feature.name not in names]
     if missing:
         problem = f"it lacks the columns {', '.join(missing)}"
-        raise ConfigError(f"reference {path}", problem, "Add them, or correct the features of model.yaml")
+        raise ConfigError(str(path), problem, "Add them, or correct the features of model.yaml")
     return [one.name for one in (*schema.features, *schema.predictions) if one.name in names]
 
 
@@ -81,7 +81,7 @@ def _convert(path: Path, feature: Feature, values: pa.ChunkedArray) -> Column:
         return _text(feature, values) if feature.is_categorical else _numbers(values)
     except (pa.ArrowException, IndexError) as error:
         problem = f"column {feature.name} is not {feature.type} ({error})"
-        raise ConfigError(f"reference {path}", problem, "Correct the column, or its type in model.yaml") from error
+        raise ConfigError(str(path), problem, "Correct the column, or its type in model.yaml") from error
 
 
 def _text(feature: Feature, values: pa.ChunkedArray) -> Column:

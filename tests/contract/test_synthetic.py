@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from logger.synthetic import read_key, verifier
 from servelens.contract.errors import ConfigError
+from servelens.contract.synthetic import signer, verifier
+from servelens.io.keys import read_key
 
 KEY = b"0123456789abcdef"
 
@@ -48,6 +49,16 @@ def test_a_token_is_valid_until_its_expiry() -> None:
 )
 def test_anything_else_is_not(value: str) -> None:
     assert not verifier(KEY, lambda: 1_700_000_000.0)(value)
+
+
+def test_what_is_signed_is_valid_for_its_seconds() -> None:
+    now = [1_700_000_000.0]
+    value = signer(KEY, 60, lambda: now[0])()
+    assert value == token("1700000060")
+    assert verifier(KEY, lambda: now[0])(value)
+    assert not verifier(b"another", lambda: now[0])(value)
+    now[0] += 61
+    assert not verifier(KEY, lambda: now[0])(value)
 
 
 def test_the_key_is_the_file_without_its_white_space(tmp_path: Path) -> None:
