@@ -1,1 +1,1 @@
-"""Flow 2: an explanation request, answered by asking the predictor."""
+"""Explanations on request: what a prediction rests on, and how sure that is."""

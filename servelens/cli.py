@@ -1,4 +1,4 @@
-"""The command line: `servelens logger|detector|profile|topics|broker|demo`; a command imports its room when it runs."""
+"""The command line, `servelens COMMAND`; a command imports its room when it runs."""
 
 import threading
 from collections.abc import Sequence
@@ -160,6 +160,55 @@ def detector(
             role=role,
             lease=spelled.duration(lease, "--lease"),
             silence=spelled.duration(silence, "--silence"),
+        )
+    )
+    http.announce(listening=service.open())
+    service.run()
+
+
+@app.command()
+def explainer(
+    model_name: Annotated[str, typer.Option("--model_name", help="The model, as its predictor calls it.")],
+    predictor_host: Annotated[str, typer.Option("--predictor_host", help="The predictor.", metavar="H[:P]")],
+    http_port: Annotated[int, typer.Option("--http_port", help="Where it listens; 0 = any free port.")] = 8080,
+    workers: Annotated[int, typer.Option("--workers", help="Requests explained at once at most.")] = 8,
+    predictor_protocol: Annotated[str, typer.Option("--predictor_protocol", help="v1 or v2.")] = "v1",
+    predictor_use_ssl: Annotated[str, typer.Option("--predictor_use_ssl", help="true or false.")] = "false",
+    predictor_request_timeout_seconds: Annotated[
+        float, typer.Option("--predictor_request_timeout_seconds", help="One call to the predictor at most.")
+    ] = 60.0,
+    artifacts: Annotated[Path, typer.Option(help="Folder of explainer.yaml and model.yaml.")] = Path("/mnt/models"),
+    synthetic_key: Annotated[Path | None, typer.Option(help="Key file of the synthetic guard.")] = None,
+    predictor_token_file: Annotated[Path | None, typer.Option(help="Bearer token shown to the predictor.")] = None,
+    caller_token_file: Annotated[Path | None, typer.Option(help="Bearer token callers must show.")] = None,
+    forward_authorization: Annotated[bool, typer.Option(help="Ask with the caller's authorization.")] = False,
+    deadline: Annotated[str, typer.Option(help="Default and longest time of a request.")] = "10s",
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    host: Annotated[str, typer.Option(help="Address it listens on.")] = "0.0.0.0",
+) -> None:
+    """Explain predictions on request, asking the predictor; KServe's flags for a custom explainer are these."""
+    from explainers.service import Explainer
+    from explainers.settings import ExplainerSettings
+    from servelens.io import http, logs
+
+    logs.configure("explainer")
+    service = Explainer(
+        ExplainerSettings(
+            model_name=model_name,
+            predictor_host=predictor_host,
+            http_port=http_port,
+            workers=workers,
+            predictor_protocol=predictor_protocol,
+            predictor_use_ssl=predictor_use_ssl,
+            predictor_timeout=predictor_request_timeout_seconds,
+            artifacts=artifacts,
+            synthetic_key=synthetic_key,
+            predictor_token_file=predictor_token_file,
+            caller_token_file=caller_token_file,
+            forward_authorization=forward_authorization,
+            deadline=spelled.duration(deadline, "--deadline"),
+            seed=seed,
+            host=host,
         )
     )
     http.announce(listening=service.open())

@@ -49,6 +49,22 @@ FOREIGN: Final[Mapping[str, Mapping[str, bool]]] = {
         "--logger-ca-cert-file": True,
         "--logger-tls-skip-verify": False,
     },
+    "explainer": {
+        "--grpc_port": True,
+        "--max_threads": True,
+        "--max_asyncio_workers": True,
+        "--enable_grpc": True,
+        "--enable_docs_url": True,
+        "--enable_latency_logging": True,
+        "--enable_predictor_health_check": False,
+        "--configure_logging": True,
+        "--log_config_file": True,
+        "--access_log_format": True,
+        "--event-loop": True,
+        "--timeout-keep-alive": True,
+        "--predictor_request_retries": True,
+        "--storage_uri": True,
+    },
 }
 
 
@@ -153,7 +169,7 @@ def run(root: Any, arguments: Sequence[str] | None = None, environ: Mapping[str,
     try:
         kept, dropped = without_foreign(_chosen(root, words)[0], words)
         for flag in dropped:
-            sys.stderr.write(f"servelens: {flag} belongs to KServe's agent and is ignored here\n")
+            sys.stderr.write(f"servelens: {flag} belongs to KServe and is ignored here\n")
         given = defaults(root, kept, os.environ if environ is None else environ)
         root.main(kept, "servelens", default_map=given)
     except ServeLensError as error:

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from servelens.contract.errors import ConfigError, ServeLensError
+from servelens.contract.errors import ConfigError, Overloaded, ServeLensError, Unauthorized
 
 Ready = Callable[[], str | None]
 
@@ -29,13 +29,26 @@ def json_response(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
 
 
-async def _typed_error(_: Request, error: Exception) -> Response:
-    status = error.status if isinstance(error, ServeLensError) else 500
-    return json_response({"error": str(error)}, status)
+async def typed_error(_: Request, error: Exception) -> Response:
+    """One of our errors as `{"error": …}` under its own status, any other as a bare 500: its text is for the log."""
+    if not isinstance(error, ServeLensError):
+        return json_response({"error": "internal error; the log of this process says more"}, 500)
+    answer = json_response({"error": str(error)}, error.status)
+    if isinstance(error, Overloaded):
+        answer.headers["retry-after"] = str(max(1, round(error.retry_after)))
+    if isinstance(error, Unauthorized):
+        answer.headers["www-authenticate"] = "Bearer"
+    return answer
 
 
 def app(registry: CollectorRegistry, ready: Ready, routes: Sequence[Route] = ()) -> Starlette:
     """The scaffold; `ready` gives None, or why this process should get no traffic yet."""
+    own = [*health_routes(registry, ready), *routes]
+    return Starlette(routes=own, exception_handlers={ServeLensError: typed_error})
+
+
+def health_routes(registry: CollectorRegistry, ready: Ready) -> list[Route]:
+    """`/healthz`, `/readyz` and `/metrics`, for an app of another make."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -53,8 +66,7 @@ def app(registry: CollectorRegistry, ready: Ready, routes: Sequence[Route] = ())
         ("/readyz", readyz),
         ("/metrics", metrics),
     ]
-    table = [*(Route(path, endpoint) for path, endpoint in own), *routes]
-    return Starlette(routes=table, exception_handlers={ServeLensError: _typed_error})
+    return [Route(path, endpoint) for path, endpoint in own]
 
 
 def bind(address: str, setting: str = "--listen", backlog: int = 1024) -> socket.socket:

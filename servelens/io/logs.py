@@ -40,3 +40,4 @@ def configure(process: str, stream: TextIO | None = None, level: int = logging.I
     root.setLevel(level)
     # These report each retry of a broker that is away; our own loops say it once, with what to do.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a call

@@ -1,0 +1,184 @@
+"""`permutation_shap`: Shapley values by antithetic permutation walks, stratified over the background rows.
+
+Every background row is walked equally often, so their differences add nothing to the error; what it costs is rows of
+the predictor: 2 (features − 1) a pair. Where all coalitions cost no more than the walks, all are asked and the values
+are exact. Walks go out in bounded parts, rows in random order: whatever has been answered by the deadline is an
+estimate too. The default method. `walks` and `standard_error` hold the mathematics, with sources.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from explainers import walks
+from explainers.coding import Array
+from explainers.explanation import Attributions, Explanation
+from explainers.methods import Task
+from explainers.standard_error import sampled_error, standard_error
+from servelens.contract.errors import DeadlineExceeded
+
+PAIRS: Final = 4  # of walks a background row, at most
+STEPS: Final = 48  # features × pairs to aim at: narrow models are cheap, so they get more walks
+EXACT_FEATURES: Final = 16  # at most, for all coalitions
+PART_CELLS: Final = 1 << 18  # values of one part
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`rows` background rows, each walked `pairs` times or, if `exact`, over all coalitions; `each` rows a time.
+
+    `sampled`: they are not all the background has, so its spread is part of the error.
+    """
+
+    rows: int
+    pairs: int
+    each: int
+    exact: bool
+    sampled: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What is asked at once: the inner rows (background rows, each, features) of some walks of one round."""
+
+    round: int
+    some: slice
+    inner: Array
+
+
+async def explain(task: Task) -> Explanation:
+    """Attributions of every output. Options: `pairs`. Raises UpstreamError and its kin, Overloaded."""
+    began = time.monotonic()
+    random, features = np.random.default_rng(task.seed), len(task.x)
+    plan = plan_of(features, len(task.background), task.budget.rows, task.options.get("pairs"))
+    background = task.background.matrix[random.permutation(len(task.background))[: plan.rows]]
+    orders = [walks.orders(random, plan.rows, features) for _ in range(plan.pairs)]
+    parts = _parts(task.x, background, orders, plan)
+    start, answers = await _ask(task, background, parts)
+    end = await task.session.predict()
+    rounds = _rounds(plan, parts, answers, orders, start, end)
+    found = _attributions(rounds, plan, background, start, task.x)
+    complete = found.pairs == plan.pairs and found.background_rows == len(task.background)
+    return Explanation(
+        method="permutation_shap",
+        features=task.coding.schema.names,
+        values=task.coding.values(task.row),
+        outputs=task.outputs,
+        prediction=end,
+        found=found,
+        cost=task.session.cost(time.monotonic() - began),
+        seed=task.seed,
+        background=task.digest,
+        complete=complete,
+    )
+
+
+def plan_of(features: int, background: int, max_rows: int, pairs: int | None = None) -> Plan:
+    """As many pairs as aimed at; fewer, and then fewer background rows, where `max_rows` does not allow them."""
+    pairs, each = pairs or min(PAIRS, max(1, STEPS // features)), 2 * (features - 1)
+    exact = features <= EXACT_FEATURES and 2**features - 2 <= pairs * each
+    if exact:
+        pairs, each = 1, 2**features - 2
+    room = max_rows - background - 1
+    if each == 0:
+        return Plan(background, 1, 0, exact, sampled=False)
+    rows = max(2, min(background, room // each))
+    return Plan(rows, max(1, min(pairs, room // (each * background))), each, exact, sampled=rows < background)
+
+
+def _parts(x: Array, background: Array, orders: Sequence[Array], plan: Plan) -> list[_Part]:
+    """All first walks before the second ones, so that lateness costs precision evenly."""
+    size = max(1, PART_CELLS // max(1, plan.each * len(x)))
+    parts = []
+    for number, order in enumerate(orders):
+        for first in range(0, plan.rows, size):
+            some = slice(first, min(first + size, plan.rows))
+            make = (
+                walks.all_rows(x, background[some]) if plan.exact else walks.pair_rows(x, background[some], order[some])
+            )
+            parts.append(_Part(number, some, make.reshape(make.shape[0], plan.each, len(x))))
+    return parts
+
+
+async def _ask(task: Task, background: Array, parts: Sequence[_Part]) -> tuple[Array, list[Array | None]]:
+    """Outputs of the background rows, and of each part's rows, None where they came too late."""
+
+    async def one(part: _Part) -> Array:
+        flat = part.inner.reshape(-1, part.inner.shape[-1])
+        outputs = await task.session.ask(task.background.mixed(flat))
+        return outputs.reshape(*part.inner.shape[:2], -1)
+
+    start = asyncio.ensure_future(task.session.ask(task.background.mixed(background), keep=True))
+    asked = [asyncio.ensure_future(one(part)) for part in parts if part.inner.size]
+    try:
+        await asyncio.wait([start, *asked], timeout=task.budget.left(), return_when=asyncio.FIRST_EXCEPTION)
+        answers = [_answer(future) for future in asked]
+        return await start, answers
+    finally:
+        for future in (start, *asked):
+            future.cancel()
+
+
+def _answer(future: "asyncio.Future[Array]") -> Array | None:
+    """What came in time; an error other than lateness is raised."""
+    if not future.done():
+        return None
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, DeadlineExceeded):
+        return None
+    raise error
+
+
+def _rounds(
+    plan: Plan,
+    parts: Sequence[_Part],
+    answers: Sequence[Array | None],
+    orders: Sequence[Array],
+    start: Array,
+    end: Array,
+) -> list[Array]:
+    """Contributions of each round, (rows, features, outputs); NaN in the rows that were not answered."""
+    features, outputs = orders[0].shape[1], start.shape[1]
+    rounds = [np.full((plan.rows, features, outputs), np.nan) for _ in orders]
+    for part, given in zip(
+        parts, answers or [np.empty((part.inner.shape[0], 0, outputs)) for part in parts], strict=True
+    ):
+        if given is None:
+            continue
+        if plan.exact:
+            found = walks.exact_contributions(given, start[part.some], end, features)
+        else:
+            inner = given.reshape(given.shape[0], 2, features - 1, outputs)
+            found = walks.pair_contributions(inner, start[part.some], end, orders[part.round][part.some])
+        rounds[part.round][part.some] = found
+    return rounds
+
+
+def _attributions(rounds: Sequence[Array], plan: Plan, background: Array, start: Array, x: Array) -> Attributions:
+    """From the rounds that are whole; from what there is of the first, if not even that is."""
+    whole = [contributions for contributions in rounds if not np.isnan(contributions).any()]
+    if not whole:
+        known = ~np.isnan(rounds[0]).any(axis=(1, 2))
+        if known.sum() < 2:
+            raise DeadlineExceeded("no explanation within the deadline; allow more time, or ask for less")
+        return _mean(rounds[0][known], sampled_error(rounds[0][known]), start[known], 1)
+    pairs = np.array(whole)
+    if plan.sampled:
+        errors = sampled_error(pairs.mean(axis=0))
+    elif plan.exact:
+        errors = np.zeros(pairs.shape[2:])
+    else:
+        errors = standard_error(pairs, background, start, x)
+    return _mean(pairs.mean(axis=0), errors, start, len(whole), plan.exact)
+
+
+def _mean(contributions: Array, errors: Array, start: Array, pairs: int, exact: bool = False) -> Attributions:
+    """Contributions (rows, features, outputs), errors (features, outputs); the values add up to prediction − base."""
+    values = contributions.mean(axis=0).T
+    return Attributions(start.mean(axis=0), values, errors.T, contributions.shape[0], pairs, exact)
