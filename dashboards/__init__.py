@@ -1,1 +1,1 @@
-"""Grafana dashboards, recording rules and alerts, generated from the metric catalogue."""
+"""Grafana dashboards and Prometheus rules, generated from the metric catalogue."""

@@ -26,9 +26,11 @@ from servelens.options import (
 
 app = typer.Typer(name="servelens", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 profile_app = typer.Typer(no_args_is_help=True, help="Build and show profiles: the reference a model is compared with.")
+dashboards_app = typer.Typer(no_args_is_help=True, help="Generate Grafana dashboards and Prometheus rules.")
 topics_app = typer.Typer(no_args_is_help=True, help="Create and check the Kafka topics.")
 app.add_typer(profile_app, name="profile")
 app.add_typer(topics_app, name="topics")
+app.add_typer(dashboards_app, name="dashboards")
 
 
 def _show_version(wanted: bool) -> None:
@@ -225,6 +227,14 @@ def profile_build(
     from detectors.build import build
 
     build(data, model_file, out)
+
+
+@dashboards_app.command("build")
+def dashboards_build(out: Annotated[Path, typer.Option(help="Folder to write to.")]) -> None:
+    """Write dashboards for Grafana, alert rules for Prometheus, and their runbook."""
+    from dashboards.build import build
+
+    build(out)
 
 
 @topics_app.command("apply")
