@@ -115,7 +115,8 @@ def _laid_out(rows: Rows) -> list[Any]:
         for panel in panels:
             if x + panel.width > COLUMNS:
                 y, x, tallest = y + tallest, 0, 0
-            placed.append(attr.evolve(panel, gridPos=grafana.GridPos(panel.tall, panel.width, x, y)))
+            bare: Any = panel  # as for `attrs`
+            placed.append(attr.evolve(bare, gridPos=grafana.GridPos(panel.tall, panel.width, x, y)))
             x, tallest = x + panel.width, max(tallest, panel.tall)
         y += tallest
     return placed

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 MAX_EXPLAINED: Final = 64  # rows of one request
 COLUMNS: Final = 50  # features with a series of their own; the others share one
+# Usual reasons of refused requests, there at 0 from the start: else the first increase is seen by no query.
+_REASONS: Final = ("overloaded", "deadlineexceeded", "upstreamaway", "upstreamerror", "upstreamchanged", "malformed")
 OTHERS: Final = "(other)"
 
 
@@ -76,6 +78,8 @@ class Explaining:
                 self._one("servelens_explanations_total", method=name, result=result)
         for reason in ("cached", "duplicate"):
             self._one("servelens_explanation_rows_saved_total", reason=reason)
+        for reason in _REASONS:
+            self._one("servelens_explanation_errors_total", reason=reason)
         self._one("servelens_explanation_predictor_changes_total")
 
     def _one(self, metric: str, **labels: str) -> Any:

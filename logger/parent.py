@@ -59,6 +59,8 @@ class Parent:
         if "recorder" in names:
             self.registry.register(AccountCollector(self.account, self.settings.service()))
         # The recorder first, so that the tap finds its socket.
+        for name in names:
+            self._instruments["servelens_logger_restarts_total"].labels(**self.settings.service(), process=name)
         self.children = [self._child(name) for name in sorted(names, key=("recorder", "tap", "shipper").index)]
         for child in self.children:
             child.start(self.clock())

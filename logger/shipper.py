@@ -159,6 +159,8 @@ def ship(arguments: argparse.Namespace) -> None:
     cursors.wait_lock(arguments.spool, cursors.SHIPPER_LOCK, _patience(stop))
     errors = Instruments(CollectorRegistry())["servelens_logger_ship_errors_total"]
     service = (arguments.namespace, arguments.inference_service, arguments.component)
+    for reason in (*(reason for _, reason in _REASONS), "spool"):
+        errors.labels(*service, reason)
     shipping = Shipping(arguments.spool, Topics(arguments.topic_prefix).payloads)
     shipper = Shipper(
         shipping,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from servelens.demo.explained import Explained
 from servelens.demo.traffic import Failure, Ledger
 from servelens.demo.verdicts import Shipped
 from servelens.demo.view import Check
@@ -34,11 +35,13 @@ class Run:
     shift_slot: int
     moved: Mapping[str, float]
     kills: Sequence[Kill]
+    explained: Explained
 
 
 def checks(run: Run) -> Iterator[Check]:
     """Every check, in the order of the flow."""
     yield from (_answered(run), _sum(run), _known(run), _in_kafka(run), _counted(run), _quiet(run), _alarm(run))
+    yield from (_told(run), _unlogged(run))
 
 
 def _allowed(failure: Failure, kill: Kill) -> bool:
@@ -70,9 +73,10 @@ def _sum(run: Run) -> Check:
 
 def _known(run: Run) -> Check:
     """Offered against the clients' own count: a request the tap never saw can only be one open on its death."""
-    unseen = run.ledger.sent - run.account["offered"]
+    offered = run.account["offered"] - run.account["reasons"]["synthetic"]
+    unseen = run.ledger.sent - offered
     broken = sum(1 for failure in run.ledger.failures if not failure.what.isdigit())
-    words = f"{run.ledger.sent} sent, {run.account['offered']} offered"
+    words = f"{run.ledger.sent} sent, {offered} offered"
     return Check("the tap saw every request", 0 <= unseen <= broken, words)
 
 
@@ -111,3 +115,22 @@ def _alarm(run: Run) -> Check:
     if wrong:
         words += f"; {', '.join(sorted(wrong))} did not move"
     return Check("an alarm after it, with the right columns", MUST_MOVE in first and not wrong, words)
+
+
+def _told(run: Run) -> Check:
+    """Explanations against Shapley's formula, and V1 against V2."""
+    told = run.explained
+    apart = max(
+        abs(left[name] - right[name])
+        for left, right in zip(told.attributions, told.tensors, strict=True)
+        for name in left
+    )
+    words = f"{len(told.truth)} flights: {told.within:.0%} of attributions; V1 and V2 differ by {apart:.1g}; "
+    words += f"slowest {told.seconds:.2f} s"
+    return Check("explanations are within two stated errors of the truth", told.within >= 0.9 and apart < 1e-6, words)
+
+
+def _unlogged(run: Run) -> Check:
+    asked = run.account["reasons"]["synthetic"]
+    words = f"{run.explained.calls} calls by the explainer, {asked} known to the tap as such"
+    return Check("what the explainer asks is no traffic", 0 < asked == run.explained.calls, words)

@@ -79,6 +79,10 @@ class Predictor:
             {"name": NAME, "versions": ["1"], "platform": "sklearn", "inputs": inputs, "outputs": outputs}
         )
 
+    async def server(self, _: Request) -> Response:
+        """V2 server metadata: it takes and answers binary tensors."""
+        return http.json_response({"name": "demo", "version": "1", "extensions": ["binary_tensor_data"]})
+
     async def alive(self, _: Request) -> Response:
         """V2 health."""
         return http.json_response({"live": True, "ready": True})
@@ -92,6 +96,7 @@ class Predictor:
         return [
             Route(f"/v1/models/{NAME}", self.status),
             Route(f"/v1/models/{NAME}:predict", self.predict, methods=["POST"]),
+            Route("/v2", self.server),
             Route("/v2/health/live", self.alive),
             Route("/v2/health/ready", self.alive),
             Route(f"/v2/models/{NAME}", self.metadata),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.csv
@@ -25,8 +26,8 @@ from detectors.build import build
 from detectors.profile import Profile
 from servelens.contract.errors import StateError
 from servelens.contract.times import slot_of
-from servelens.demo import judge, truth, view
-from servelens.demo.flights import Seasons, load, model_yaml
+from servelens.demo import explained, judge, truth, view
+from servelens.demo.flights import Flights, Seasons, load, model_yaml
 from servelens.demo.model import LateArrival
 from servelens.demo.stack import GROUP, LATENESS, SLOT, Stack, metrics
 from servelens.demo.traffic import ROWS, Ledger, drive
@@ -68,13 +69,17 @@ def run(out: Path, kafka: str | None, kill: Sequence[str], keep: bool, seed: int
         stage.stack.start_broker()
         stage.stack.start_serving()
         seasons, model, profile = _prepare(stage.stack.out, seed, console)
+        background = explained.write_artifact(stage.stack.out / "explainer", seasons.reference)
         stage.stack.start_detectors()
+        stage.stack.start_explainer()
         stage.stack.wait_ready()
         watch = Watch(stage.stack.settings, stage.stack.topics.verdicts)
         reader = threading.Thread(target=watch.run, daemon=True)
         reader.start()
         _play(stage, watch, seasons, kill)
-        verdict = _judge(stage, watch, seasons, model, profile)
+        told = _explain(stage, seasons, background, model)
+        stage.stack.wait("the spool", lambda: stage.stack.spool()["waiting"] == 0)
+        verdict = _judge(stage, watch, seasons, model, profile, told)
         watch.stop.set()
         reader.join()
         if keep:
@@ -116,6 +121,13 @@ def _play(stage: Stage, watch: Watch, seasons: Seasons, kill: Sequence[str]) -> 
         _drain(stage)
         done.set()
         painter.join()
+
+
+def _explain(stage: Stage, seasons: Seasons, background: Flights, model: LateArrival) -> explained.Explained:
+    """The second flow: a few of summer's flights, which the model does not know so well."""
+    flights = seasons.summer.take(np.arange(explained.EXPLAINED))
+    stack = stage.stack
+    return explained.explain(stack.explainer, flights, background, model, stack.out / "explanation.html")
 
 
 def _kill_in_turn(stage: Stage, names: Sequence[str], requests: int, done: threading.Event) -> None:
@@ -165,7 +177,9 @@ def _watermark(stack: Stack) -> float:
     return max(found, default=0.0) / SLOT
 
 
-def _judge(stage: Stage, watch: Watch, seasons: Seasons, model: LateArrival, profile: Profile) -> bool:
+def _judge(
+    stage: Stage, watch: Watch, seasons: Seasons, model: LateArrival, profile: Profile, told: explained.Explained
+) -> bool:
     stack = stage.stack
     outcome = judge.Run(
         ledger=stage.ledger,
@@ -177,6 +191,7 @@ def _judge(stage: Stage, watch: Watch, seasons: Seasons, model: LateArrival, pro
         shift_slot=stage.shift_slot,
         moved=truth.moved(profile, seasons.summer, model),
         kills=stage.kills,
+        explained=told,
     )
     checks = list(judge.checks(outcome))
     view.summary(checks, _facts(stage, outcome), stage.console)
@@ -201,8 +216,12 @@ def _facts(stage: Stage, outcome: judge.Run) -> list[str]:
     restarts = sum(child.restarts for child in stage.stack.children.values()) + sum(
         outcome.account["restarts"].values()
     )
+    said, error = outcome.explained.attributions[0], outcome.explained.errors[0]
+    order = sorted(said, key=lambda name: -abs(said[name]))
+    why = ", ".join(f"{name} {said[name]:+.3f} ± {2 * error[name]:.3f}" for name in order[:4])
     return [
         *stage.events,
+        f"Why the model rates a summer flight as it does: {why}; as a page: {stage.stack.out}/explanation.html",
         f"What really moved between the seasons: {moved}.",
         f"Median answer through the tap: {median:.1f} ms. Restarts: {restarts}.",
         f"Everything written is under {stage.stack.out}; it took {time.monotonic() - stage.began:.0f} s.",
@@ -215,6 +234,8 @@ def _hold(stage: Stage) -> None:
     stage.console.print(f"tap http://{stack.tap}  admin http://{stack.admin}/metrics  Kafka {stack.settings.bootstrap}")
     for name, address in stack.detectors.items():
         stage.console.print(f"{name} http://{address}/metrics")
+    stage.console.print(f"explainer http://{stack.explainer}/metrics  try:")
+    stage.console.print(explained.curl(stack.explainer), soft_wrap=True, highlight=False)
     stage.console.print("Ctrl-C ends it all.")
     try:
         threading.Event().wait()

@@ -1,9 +1,10 @@
-"""The demo's processes: broker, predictor, logger, two workers, two evaluators; all supervised, each with a log file.
+"""The demo's processes: broker, predictor, logger, workers, evaluators, explainer; all supervised, each with its log.
 
 They are the same commands a pod runs. A child that dies is restarted, by us or, inside the logger, by its parent.
 """
 
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -44,7 +45,9 @@ class Stack:
     predictor: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     tap: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     admin: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
+    explainer: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     detectors: dict[str, str] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -67,16 +70,33 @@ class Stack:
         specs = (*shared_topics(self.prefix, DEFAULT_PARTITIONS), *group_topics(self.prefix, DEFAULT_PARTITIONS, GROUP))
         create(self.settings, specs)
 
+    @property
+    def key(self) -> Path:
+        """The key by which the tap knows the explainer's own questions."""
+        return self.out / "synthetic.key"
+
     def start_serving(self) -> None:
         """Predictor and logger."""
+        self.key.touch(0o600)
+        self.key.write_text(secrets.token_hex(32))
         self._start("predictor", "servelens.demo.predictor", "--listen", self.predictor, "--seed", str(self.seed))
         self._start(
             "logger", "servelens.cli", "logger",
             "--listen", self.tap, "--admin", self.admin, "--upstream", f"http://{self.predictor}",
             "--spool", str(self.out / "spool"), "--kafka", self.settings.bootstrap, "--topic-prefix", self.prefix,
             "--namespace", IDENTITY.namespace, "--inference-service", IDENTITY.inferenceservice,
-            "--accounting-slot", f"{SLOT}s",
+            "--accounting-slot", f"{SLOT}s", "--synthetic-key", str(self.key),
         )  # fmt: skip
+
+    def start_explainer(self) -> None:
+        """The explainer, which asks through the tap as it would through a Service; its artifact must be there."""
+        host, _, port = self.explainer.rpartition(":")
+        self._start(
+            "explainer", "servelens.cli", "explainer", "--model_name", IDENTITY.modelname,
+            "--predictor_host", self.tap, "--predictor_protocol", "v2", "--http_port", port, "--host", host,
+            "--artifacts", str(self.out / "explainer"), "--synthetic-key", str(self.key),
+        )  # fmt: skip
+        self.others["explainer"] = self.explainer
 
     def start_detectors(self, workers: int = 2, evaluators: int = 2) -> None:
         """Workers share the partitions; of the evaluators one is active."""
@@ -131,7 +151,7 @@ class Stack:
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Until every process says it is ready."""
         self.wait("predictor", lambda: _listens(self.predictor), timeout)
-        for name, address in {"logger": self.admin, **self.detectors}.items():
+        for name, address in {"logger": self.admin, **self.detectors, **self.others}.items():
             self.wait(name, lambda address=address: _ready(address), timeout)  # type: ignore[misc]
 
     def kill(self, name: str) -> tuple[int, float]:
