@@ -62,7 +62,9 @@ class Worker:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.settings, self.book, self.metrics, self.clock, self.wall = settings, book, metrics, clock, wall
-        metrics["servelens_detector_dead_letters_total"].labels(reason="malformed")  # there at 0: see the first increase
+        metrics["servelens_detector_dead_letters_total"].labels(
+            reason="malformed"
+        )  # there at 0: see the first increase
         self.stop = threading.Event()
         self.held: dict[int, Held] = {}
         self.name = f"worker-{uuid.uuid4().hex[:8]}"

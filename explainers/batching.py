@@ -122,7 +122,7 @@ class Batcher:
             call.add_done_callback(self._calls.discard)
 
     def _assemble(self) -> "_Batch | None":
-        """The next batch: the lane that waits longest, its parts in turn, each with an equal share of the room."""
+        """The next batch, of the lane that waits longest."""
         for lane in list(self._waiting):
             parts = deque(part for part in self._waiting.pop(lane) if part.left)
             if parts:
@@ -134,16 +134,17 @@ class Batcher:
         return None
 
     def _fill(self, lane: str, parts: deque[_Part]) -> "_Batch":
-        room = max(1, self._batch_rows - 1 - len({part.session for part in parts}))
-        batch = _Batch(lane)
-        while room > 0 and any(part.left for part in parts):
-            share = max(1, room // sum(1 for part in parts if part.left))
-            for part in parts:
-                taken = min(share, part.left, room)
-                if taken:
-                    batch.pieces.append((part, part.sent, taken))
-                    part.sent += taken
-                    room -= taken
+        """An equal share of the room for each session; within one, part after part, so that some are whole early."""
+        sessions: dict[Session, list[_Part]] = {}
+        for part in parts:
+            sessions.setdefault(part.session, []).append(part)
+        room, batch = max(1, self._batch_rows - 1 - len(sessions)), _Batch(lane)
+        while room > 0 and sessions:
+            share = max(1, room // len(sessions))
+            for session, own in list(sessions.items()):
+                room -= batch.take(own, min(share, room))
+                if not any(part.left for part in own):
+                    del sessions[session]
         return batch
 
     async def _answer(self, batch: "_Batch") -> None:
@@ -213,6 +214,17 @@ class _Batch:
     @property
     def sessions(self) -> list["Session"]:
         return list(dict.fromkeys(part.session for part, *_ in self.pieces))
+
+    def take(self, parts: Sequence[_Part], room: int) -> int:
+        """Take up to `room` rows of these parts, in order; how many were taken."""
+        before = room
+        for part in parts:
+            taken = min(part.left, room)
+            if taken:
+                self.pieces.append((part, part.sent, taken))
+                part.sent += taken
+                room -= taken
+        return before - room
 
     def fail(self, error: ServeLensError) -> None:
         """Tell every part."""

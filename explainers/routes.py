@@ -6,7 +6,8 @@ MLServer's alibi-explain runtime for the form of `/infer`.
 """
 
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -172,7 +173,14 @@ def create_app(
 ) -> FastAPI:
     """The application. Its interactive docs would load scripts from elsewhere, so only `/openapi.json` is there."""
     routes = Routes(explaining, model, access or Access())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await explaining.close()
+
     app = FastAPI(
+        lifespan=lifespan,
         title="ServeLens explainer",
         version=__version__,
         docs_url=None,

@@ -7,6 +7,7 @@ by; what is stated here comes from fresh ones. A classifier is needed.
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -24,6 +25,8 @@ THRESHOLD: Final = 0.95
 SAMPLES: Final = 1000  # fresh rows the precision is stated from
 BATCH: Final = 256  # rows a step of the search; alibi's 100 make many small calls
 NOTHING: Final = "(none)"  # how null reads in a rule about a categorical feature
+
+log = logging.getLogger(__name__)
 
 _thread = ThreadPoolExecutor(1, thread_name_prefix="anchors")
 
@@ -52,8 +55,11 @@ async def explain(task: Task) -> Explanation:
 
 
 def warm() -> None:
-    """Import alibi, which takes seconds, before the first request needs it."""
-    _alibi()
+    """Import alibi, which takes seconds, before the first request needs it; where that fails, requests say so."""
+    try:
+        _alibi()
+    except ImportError:
+        log.exception("alibi cannot be imported; install servelens[anchors]")
 
 
 def _alibi() -> Any:

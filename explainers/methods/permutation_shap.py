@@ -24,7 +24,7 @@ from servelens.contract.errors import DeadlineExceeded
 PAIRS: Final = 4  # of walks a background row, at most
 STEPS: Final = 48  # features × pairs to aim at: narrow models are cheap, so they get more walks
 EXACT_FEATURES: Final = 16  # at most, for all coalitions
-PART_CELLS: Final = 1 << 18  # values of one part
+PART_ROWS: Final = 1024  # of the predictor, in one part: what is late is lost by the part
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def plan_of(features: int, background: int, max_rows: int, pairs: int | None = N
 
 def _parts(x: Array, background: Array, orders: Sequence[Array], plan: Plan) -> list[_Part]:
     """All first walks before the second ones, so that lateness costs precision evenly."""
-    size = max(1, PART_CELLS // max(1, plan.each * len(x)))
+    size = max(1, PART_ROWS // max(1, plan.each))
     parts = []
     for number, order in enumerate(orders):
         for first in range(0, plan.rows, size):

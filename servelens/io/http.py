@@ -88,10 +88,10 @@ def address_of(bound: socket.socket) -> str:
 
 
 class Server:
-    """uvicorn on a bound socket, in a daemon thread."""
+    """uvicorn on a bound socket, in a daemon thread; the application's lifespan, if it has one, is run."""
 
     def __init__(self, application: Any, bound: socket.socket) -> None:
-        config = uvicorn.Config(application, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30)
+        config = uvicorn.Config(application, log_config=None, access_log=False, lifespan="auto", timeout_keep_alive=30)
         self._server = uvicorn.Server(config)
         self._bound = bound
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
