@@ -68,7 +68,8 @@ def board(slug: str, title: str, question: str, metric: str, rows: Rows, drift: 
     variables = [Source(name="datasource", query="prometheus")]
     for at, name in enumerate(TITLES):
         chained = ",".join(f'{other}=~"${other}"' for other in list(TITLES)[:at])
-        variables.append(Variable(name=name, label=TITLES[name], query=f"label_values({metric}{{{chained}}}, {name})"))
+        series = f"{metric}{{{chained}}}" if chained else metric
+        variables.append(Variable(name=name, label=TITLES[name], query=f"label_values({series}, {name})"))
     return grafana.Dashboard(
         title=f"ServeLens / {title}",
         description=question,

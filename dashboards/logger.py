@@ -67,7 +67,7 @@ def build() -> grafana.Dashboard:
                     {"{{reason}}": rate(dropped, by=("reason",))},
                     stacked=True,
                 ),
-                timeseries("Waiting", "Exchanges not yet in Kafka.", "short", {"waiting": f"sum({select(waiting)})"}),
+                timeseries("Backlog", "Exchanges not yet in Kafka.", "short", {"waiting": f"sum({select(waiting)})"}),
                 timeseries(
                     "Buffers",
                     "Spool on disk, and captured bodies in memory.",

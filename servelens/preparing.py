@@ -1,0 +1,103 @@
+"""Commands one runs before anything serves: profiles, topics, dashboards. Part of the command line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from servelens.contract.topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX, group_topics, shared_topics
+from servelens.io.topics import Finding
+from servelens.options import (
+    CaFile,
+    CertFile,
+    Kafka,
+    KeyFile,
+    Prefix,
+    SaslMechanism,
+    SaslPassword,
+    SaslUser,
+    Security,
+    kafka_settings,
+)
+
+profile_app = typer.Typer(no_args_is_help=True, help="Build and show profiles: the reference a model is compared with.")
+dashboards_app = typer.Typer(no_args_is_help=True, help="Generate Grafana dashboards and Prometheus rules.")
+topics_app = typer.Typer(no_args_is_help=True, help="Create and check the Kafka topics.")
+
+
+@profile_app.command("build")
+def profile_build(
+    data: Annotated[Path, typer.Argument(help="Reference rows in time order, CSV or Parquet.")],
+    model_file: Annotated[Path, typer.Option(help="The model's model.yaml.")],
+    out: Annotated[Path, typer.Option(help="Where to write NAME.profile.")],
+) -> None:
+    """Freeze the bins and counts of reference rows into a profile."""
+    from detectors.build import build
+
+    build(data, model_file, out)
+
+
+@dashboards_app.command("build")
+def dashboards_build(out: Annotated[Path, typer.Option(help="Folder to write to.")]) -> None:
+    """Write dashboards for Grafana, alert rules for Prometheus, and their runbook."""
+    from dashboards.build import build
+
+    build(out)
+
+
+@topics_app.command("apply")
+def topics_apply(
+    ctx: typer.Context,
+    kafka: Kafka,
+    topic_prefix: Prefix = DEFAULT_PREFIX,
+    group: Annotated[list[str] | None, typer.Option(help="Detector group; may be repeated.")] = None,
+    partitions: Annotated[int, typer.Option(help="Fixed for ever under one prefix.")] = DEFAULT_PARTITIONS,
+    replication: Annotated[int, typer.Option(help="Replication factor.")] = 1,
+    security: Security = "PLAINTEXT",
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    sasl_mechanism: SaslMechanism = None,
+    sasl_username: SaslUser = None,
+    sasl_password_file: SaslPassword = None,
+) -> None:
+    """Create the topics that are missing, then check them all."""
+    from servelens.io import topics
+
+    settings = kafka_settings(kafka, ctx.params)
+    specs = [*shared_topics(topic_prefix, partitions)]
+    specs += [spec for name in group or () for spec in group_topics(topic_prefix, partitions, name)]
+    for name in topics.create(settings, specs, replication):
+        typer.echo(f"created  {name}")
+    _report(topics.check(settings, specs))
+
+
+@topics_app.command("check")
+def topics_check(
+    ctx: typer.Context,
+    kafka: Kafka,
+    topic_prefix: Prefix = DEFAULT_PREFIX,
+    group: Annotated[list[str] | None, typer.Option(help="Detector group; may be repeated.")] = None,
+    partitions: Annotated[int, typer.Option(help="As they should be.")] = DEFAULT_PARTITIONS,
+    security: Security = "PLAINTEXT",
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    sasl_mechanism: SaslMechanism = None,
+    sasl_username: SaslUser = None,
+    sasl_password_file: SaslPassword = None,
+) -> None:
+    """Compare the topics with what the suite needs; exit 1 if one is missing or wrong."""
+    from servelens.io import topics
+
+    specs = [*shared_topics(topic_prefix, partitions)]
+    specs += [spec for name in group or () for spec in group_topics(topic_prefix, partitions, name)]
+    _report(topics.check(kafka_settings(kafka, ctx.params), specs))
+
+
+def _report(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        typer.echo(str(finding))
+    if any(finding.found in ("wrong", "missing") for finding in findings):
+        raise typer.Exit(1)
