@@ -19,16 +19,16 @@ demo: .venv/.ready ## the whole loop on this machine; ARGS=--check to fail unles
 test: .venv/.ready ## every test; ARGS are pytest's
 	$(BIN)/pytest $(ARGS)
 
-check: .venv/.ready ## ruff, mypy, import-linter, locks, docs
+check: .venv/.ready ## ruff, mypy, import-linter, locks, docs, dashboards
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) -s lock-check
-	$(BIN)/pytest -q tests/docs -m "not slow"
+	$(BIN)/pytest -q tests/docs tests/dashboards -m "not slow"
 
 bench: .venv/.ready ## every benchmark; each prints both sides of one run
-	for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+	for bench in $$(find tests/bench -name "bench_*.py" | sort); do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 tools: ## what the fuller tests use: JDK and Maven (Apache Kafka), Prometheus, Chromium, nginx
 	bash deploy/tools

@@ -28,7 +28,7 @@ import numpy as np
 from explainers.coding import Array
 
 MATCHED_WEIGHT: Final = 5.0  # degrees of freedom the matched estimate counts for
-UNSEEN_WEIGHT: Final = 0.05  # background rows that the mean feature's variance counts for
+UNSEEN_WEIGHT: Final = 0.02  # background rows that the mean feature's variance counts for
 
 
 def standard_error(pairs: Array, background: Array, start: Array, x: Array) -> Array:

@@ -21,8 +21,8 @@ from explainers.methods import Task
 from explainers.standard_error import sampled_error, standard_error
 from servelens.contract.errors import DeadlineExceeded
 
-PAIRS: Final = 4  # of walks a background row, at most
-STEPS: Final = 48  # features × pairs to aim at: narrow models are cheap, so they get more walks
+PAIRS: Final = 5  # of walks a background row, at most
+STEPS: Final = 56  # features × pairs to aim at: narrow models are cheap, so they get more walks
 EXACT_FEATURES: Final = 16  # at most, for all coalitions
 PART_ROWS: Final = 1024  # of the predictor, in one part: what is late is lost by the part
 

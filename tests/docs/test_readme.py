@@ -7,6 +7,10 @@ from pathlib import Path
 
 import typer
 
+from dashboards.alerts import ALERTS
+from dashboards.build import BOARDS
+from explainers.answers import DECLARED
+from explainers.artifact import parse_explainer
 from servelens.cli import app
 from servelens.contract.attributes import _FIELDS, _IDENTITY
 from servelens.contract.schema import parse_model
@@ -34,7 +38,7 @@ def test_its_commands_and_flags_exist() -> None:
         for line in block.replace("\\\n", " ").splitlines()
         if line.startswith("servelens")
     ]
-    assert len(commands) == 4
+    assert len(commands) == 6
     for line in commands:
         words = shlex.split(line)[1:]
         node = typer.main.get_command(app)
@@ -49,6 +53,23 @@ def test_its_commands_and_flags_exist() -> None:
 def test_its_model_file_is_valid() -> None:
     (text,) = blocks("yaml")
     assert parse_model(text).predictions[0].name == "score"
+
+
+def test_its_explainer_file_is_valid() -> None:
+    (text,) = blocks("yaml explainer")
+    assert [section.name for section in parse_explainer(text).methods] == ["permutation_shap", "anchor_tabular"]
+
+
+def test_every_explain_tensor_is_in_its_table() -> None:
+    for name, *_ in DECLARED:
+        assert f"`{name}`" in README
+
+
+def test_every_dashboard_is_in_its_table() -> None:
+    table = README.partition("| dashboard | answers |")[2].split("\n\n")[0]
+    assert table.count("\n| ") == len(BOARDS)
+    words = {14: "fourteen"}[len(ALERTS)]
+    assert f"{words} alert rules" in README
 
 
 def test_every_topic_is_in_its_table() -> None:

@@ -216,8 +216,8 @@ def test_one_feature_gets_it_all(artifact: ArtifactOf) -> None:
     ("features", "background_rows", "limit", "rows", "pairs", "exact_", "sampled"),
     [
         (30, 100, 50_000, 100, 1, False, False),
-        (13, 100, 50_000, 100, 3, False, False),
-        (6, 100, 50_000, 100, 4, False, False),
+        (13, 100, 50_000, 100, 4, False, False),
+        (6, 100, 50_000, 100, 5, False, False),
         (5, 100, 50_000, 100, 1, True, False),
         (30, 100, 3_000, 49, 1, False, True),
         (1000, 100, 50_000, 24, 1, False, True),
