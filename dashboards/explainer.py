@@ -87,20 +87,20 @@ def build() -> grafana.Dashboard:
                 ),
                 bars(
                     "What predictions rest on",
-                    "Features by absolute attribution, over the range chosen above.",
+                    "Features by share of the absolute attributions, summed over the rows of the range chosen above.",
                     "short",
                     {
                         "{{column}}": "topk(15, "
-                        + increase("servelens_explanation_attribution_total", by=("column",), over="$__range")
+                        + increase("servelens_explanation_attribution_share_total", by=("column",), over="$__range")
                         + ")"
                     },
                 ),
                 timeseries(
-                    "Mean absolute attribution",
+                    "Mean share of attributions",
                     "By feature, of one row: a change tells that the model looks at other things.",
-                    "short",
+                    "percentunit",
                     {
-                        "{{column}}": f"{rate('servelens_explanation_attribution_total', by=('column',))}"
+                        "{{column}}": f"{rate('servelens_explanation_attribution_share_total', by=('column',))}"
                         f" / on () group_left () ({rate(DONE)} > 0)"
                     },
                     width=24,

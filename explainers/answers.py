@@ -133,6 +133,14 @@ def _json_tensor(found: Sequence[Explanation]) -> Array:
     return _texts([orjson.dumps(document(one)).decode() for one in found]).reshape(-1, 1)
 
 
+def check(wanted: Collection[str]) -> None:
+    """Raise NotFound for a tensor that no method has, before any work is done for it."""
+    known = [name for name, *_ in DECLARED]
+    for name in wanted:
+        if name not in known:
+            raise NotFound(f"outputs: no tensor {name!r}; there are {', '.join(known)}")
+
+
 def tensors(explanations: Sequence[Explanation], wanted: Collection[str] = ()) -> tuple[oip.Tensor, ...]:
     """The tensors of one request's explanations, all of one method: those wanted, else all but the JSON one.
 

@@ -52,7 +52,7 @@ class PredictorSection(_Section):
     tensor: str = Field(default="input-0", description="Name of the one tensor, with `inputs: matrix`.")
     datatype: str = Field(default="FP64", description="Datatype of that tensor.")
     binary: Literal["auto", "always", "never"] = "auto"
-    batch_rows: int = Field(default=4096, ge=2, le=1_000_000, description="Rows of one call at most.")
+    batch_rows: int = Field(default=4096, ge=16, le=1_000_000, description="Rows of one call at most.")
     in_flight: int = Field(
         default=2, ge=1, le=64, description="Calls at once at most: explanations must not starve traffic."
     )

@@ -11,13 +11,14 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from servelens.contract.errors import TooLarge
 from servelens.contract.jsontext import Json
 from servelens.contract.schema import ModelSchema
 from servelens.contract.table import Table
 
 Array: TypeAlias = npt.NDArray[Any]
 Texts: TypeAlias = Mapping[int, tuple[str, ...]]
-NO_TEXTS: Final[Texts] = {}
+TEXT: Final = 1024  # characters of a category
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +56,10 @@ class Coding:
         self._codes = {index: {text: code for code, text in enumerate(texts)} for index, texts in self.texts.items()}
 
     def encode(self, table: Table) -> Rows:
-        """The rows of a table; a text that is not known gets a code of its own, good for these rows alone."""
+        """The rows of a table; a text that is not known gets a code of its own, good for these rows alone.
+
+        Raises TooLarge for a text that is no category any more.
+        """
         matrix = np.empty((table.rows, len(self.schema.names)))
         unseen: dict[int, tuple[str, ...]] = {}
         for index, name in enumerate(self.schema.names):
@@ -63,6 +67,8 @@ class Coding:
             if index not in self._codes:
                 matrix[:, index] = column
                 continue
+            if any(text is not None and len(text) > TEXT for text in column):
+                raise TooLarge(name, f"a category longer than {TEXT} characters; every row asked would carry it")
             codes, own = self._codes[index], dict[str, int]()
             matrix[:, index] = [
                 np.nan

@@ -6,7 +6,7 @@ class. Called by `predictor`, which sends and receives.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -15,12 +15,15 @@ from servelens.contract import oip, v1
 from servelens.contract.elements import DTYPE
 from servelens.contract.errors import PayloadError
 from servelens.contract.jsontext import Json
+from servelens.contract.limits import Limits
 from servelens.contract.rows import prediction_table
 from servelens.contract.schema import ModelSchema
 from servelens.contract.table import Table
 from servelens.contract.wire import CONTENT_TYPE_BINARY, CONTENT_TYPE_JSON, INFERENCE_HEADER_CONTENT_LENGTH
 
 Dialect = Literal["v1", "v2", "v2-binary"]
+_EXACT: Final = 1 << 53  # below, every integer is a double
+ANSWER: Final = Limits(json_bytes=256 << 20, containers=1 << 24)
 DIALECTS: Final[tuple[Dialect, ...]] = ("v1", "v2", "v2-binary")
 
 
@@ -59,7 +62,7 @@ def ask(dialect: Dialect, coding: Coding, rows: Rows, model: str, shape: Shape) 
 
 def answer(dialect: Dialect, schema: ModelSchema, body: bytes, header_length: int | None) -> Array:
     """(rows, outputs) float64. Raises PayloadError for an answer that is not one, or not of this model."""
-    response = v1.decode_response(body) if dialect == "v1" else oip.decode_response(body, header_length)
+    response = v1.decode_response(body, ANSWER) if dialect == "v1" else oip.decode_response(body, header_length, ANSWER)
     return _matrix(schema, prediction_table(schema, response))
 
 
@@ -93,11 +96,14 @@ def _ask_v1(coding: Coding, rows: Rows, model: str, _: Shape) -> Question:
 
 def _json(kind: str, column: Array) -> list[Json]:
     """A column's values: whole numbers as such where the feature is one, and true and false."""
-    if kind == "integer" and np.isfinite(column).all() and (column == np.rint(column)).all():
-        return list(column.astype(np.int64).tolist())
-    if kind == "boolean" and np.isin(column, (0, 1)).all():
-        return list(column.astype(np.bool_).tolist())
-    return list(column.tolist())
+    values: list[Json] = column.tolist()
+    if kind == "integer":
+        return [
+            int(one) if isinstance(one, float) and one.is_integer() and abs(one) < _EXACT else one for one in values
+        ]
+    if kind == "boolean":
+        return [bool(one) if one in (0, 1) else one for one in values]
+    return values
 
 
 def _ask_v2(coding: Coding, rows: Rows, model: str, shape: Shape, binary: bool) -> Question:
@@ -129,11 +135,17 @@ def _typed(name: str, data: Array, datatype: str) -> oip.Tensor:
         return oip.Tensor.of(name, np.array(["" if value is None else value for value in data], np.object_))
     if datatype in DTYPE and datatype != "BYTES":
         wanted = DTYPE[datatype]
-        if wanted.kind == "f":
-            return oip.Tensor.of(name, data.astype(wanted), datatype)
-        if np.isfinite(data).all() and (data == np.rint(data)).all():
+        if wanted.kind == "f" or _fits(data, wanted):
             return oip.Tensor.of(name, data.astype(wanted), datatype)
     return oip.Tensor.of(name, np.ascontiguousarray(data))
+
+
+def _fits(data: Array, wanted: np.dtype[Any]) -> bool:
+    """Whether every number is one of the integers, or truths, of that dtype: a cast would wrap what is not."""
+    if not (np.isfinite(data).all() and (data == np.rint(data)).all()):
+        return False
+    low, high = (0, 1) if wanted.kind == "b" else (np.iinfo(wanted).min, min(np.iinfo(wanted).max, _EXACT))
+    return bool(((data >= low) & (data <= high)).all())
 
 
 _ASK: Final[Mapping[Dialect, Callable[[Coding, Rows, str, Shape], Question]]] = {

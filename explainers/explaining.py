@@ -22,6 +22,7 @@ from explainers.coding import Rows
 from explainers.explanation import Attributions, Explanation
 from explainers.methods import Task, method
 from explainers.predictor import Predictor, PredictorSettings
+from explainers.session import distinct
 from servelens.contract.errors import NotFound, ServeLensError, TooLarge, UpstreamChanged
 from servelens.contract.metrics import Instruments
 from servelens.contract.table import Table
@@ -29,6 +30,8 @@ from servelens.contract.table import Table
 log = logging.getLogger(__name__)
 
 MAX_EXPLAINED: Final = 64  # rows of one request
+AT_ONCE: Final = 4  # of them: each holds its walks in memory
+MARKER: Final = 8  # background rows by whose answers models are told apart
 COLUMNS: Final = 50  # features with a series of their own; the others share one
 # Usual reasons of refused requests, there at 0 from the start: else the first increase is seen by no query.
 _REASONS: Final = ("overloaded", "deadlineexceeded", "upstreamaway", "upstreamerror", "upstreamchanged", "malformed")
@@ -42,7 +45,7 @@ class Wish:
     method: str = ""
     seconds: float | None = None
     seed: int | None = None
-    lane: str = ""
+    authorization: str = ""
 
 
 class Explaining:
@@ -66,7 +69,7 @@ class Explaining:
         self.batcher = Batcher(
             self.predictor.call,
             artifact.coding,
-            artifact.background.mixed(artifact.background.matrix[:1]),
+            marker_of(artifact.background),
             self,
             Cache(file.cache_rows),
             batch_rows=file.predictor.batch_rows,
@@ -96,10 +99,13 @@ class Explaining:
         budget = Budget.of(seconds, self.artifact.file.max_rows)
         rows = self.artifact.coding.encode(table)
         async with self.admission.admitted(budget):
-            tasks = [
-                asyncio.ensure_future(self._row(rows.mixed(rows.matrix[at : at + 1]), name, wish, budget))
-                for at in range(len(rows))
-            ]
+            places = asyncio.Semaphore(AT_ONCE)
+
+            async def one(row: Rows) -> Explanation:
+                async with places:
+                    return await self._row(row, name, wish, budget)
+
+            tasks = [asyncio.ensure_future(one(rows.mixed(rows.matrix[at : at + 1]))) for at in range(len(rows))]
             try:
                 return list(await asyncio.gather(*tasks))
             finally:
@@ -133,7 +139,7 @@ class Explaining:
             digest=artifact.digest,
             coding=artifact.coding,
             outputs=artifact.outputs,
-            session=self.batcher.session(row, budget, wish.lane),
+            session=self.batcher.session(row, budget, wish.authorization),
             budget=budget,
             seed=self.seed_of(row) if wish.seed is None else wish.seed,
             options=artifact.methods[name],
@@ -149,10 +155,11 @@ class Explaining:
             return
         share = explanation.found.relative_error()
         self._one("servelens_explanation_relative_error", method=explanation.method).observe(share)
-        sums = np.abs(explanation.found.values).sum(axis=0).tolist()
-        for at, (name, total) in enumerate(zip(explanation.features, sums, strict=True)):
+        sums = np.abs(explanation.found.values).sum(axis=0)
+        shares = sums / (sums.sum() or 1.0)
+        for at, (name, own) in enumerate(zip(explanation.features, shares.tolist(), strict=True)):
             column = name if at < COLUMNS else OTHERS
-            self._one("servelens_explanation_attribution_total", column=column).inc(total)
+            self._one("servelens_explanation_attribution_share_total", column=column).inc(own)
 
     def refused(self, error: ServeLensError) -> None:
         """Count a request that is answered with an error."""
@@ -191,3 +198,9 @@ class Explaining:
         """Close the predictor's connections."""
         await self.batcher.close()
         await self.predictor.close()
+
+
+def marker_of(background: Rows) -> Rows:
+    """A few background rows that differ."""
+    first, _ = distinct(background)
+    return background.mixed(background.matrix[np.sort(first)[:MARKER]])

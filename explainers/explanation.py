@@ -11,7 +11,7 @@ from servelens.contract.jsontext import Json
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`rows` looked at, of which `sent` went to the predictor (others were cached or equal) in `calls`; `seconds`."""
+    """`rows` looked at; `sent` to the predictor, less what is cached or equal, plus the explained row in each call."""
 
     rows: int = 0
     sent: int = 0

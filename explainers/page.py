@@ -137,6 +137,8 @@ def _steps(explanation: Explanation, found: Attributions, at: int) -> list[tuple
 def _ticks(low: float, high: float) -> list[float]:
     """Some four round numbers between low and high."""
     raw = (high - low) / 4
+    if not raw > 0 or not np.isfinite(raw) or abs(low) > 1e12 * raw:  # flat, or beyond what a double can count
+        return []
     power = 10.0 ** np.floor(np.log10(raw))
     step = float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw))
     return [round(number * step, 12) for number in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)]

@@ -1,8 +1,8 @@
 """The one module that talks to the predictor: an HTTP client with its own identity, bounded in time and bytes.
 
-It never forwards a caller's headers, unless `forward_authorization` is on; then `lane` is what goes out, and what
-keeps that caller's rows and answers apart from everyone else's. A valid synthetic header keeps the tap from logging
-our rows.
+It never forwards a caller's headers, unless `forward_authorization` is on: then a caller's authorization is what goes
+out, and what keeps that caller's rows and answers apart from everyone else's. A valid synthetic header keeps the tap
+from logging our rows.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -30,9 +31,11 @@ log = logging.getLogger(__name__)
 ANSWER_BYTES: Final = 256 << 20
 CALL_SECONDS: Final = 60.0
 EXTENSION: Final = "binary_tensor_data"  # as the V2 server metadata lists it
+_NO_METADATA: Final = frozenset({404, 405, 501})
 _ERROR_TEXT: Final = 300  # characters of the predictor's own message that are repeated
 
 Observe = Callable[[str, int, float], None]
+Answer = tuple[int, Mapping[str, str], bytes]  # status, headers, body
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +60,21 @@ class Predictor:
         settings: PredictorSettings,
         coding: Coding,
         observe: Observe = lambda *_: None,
-        client: httpx.AsyncClient | None = None,
     ) -> None:
-        self._settings, self._coding, self._observe, self._given = settings, coding, observe, client
+        self._settings, self._coding, self._observe = settings, coding, observe
         self._client: httpx.AsyncClient | None = None
         self._sign = synthetic.signer(settings.key) if settings.key else None
         self._spoken: tuple[Dialect, Shape] | None = None
         self._asking = asyncio.Lock()
 
-    async def call(self, rows: Rows, seconds: float, lane: str = "") -> Array:
+    async def call(self, rows: Rows, seconds: float, authorization: str = "") -> Array:
         """(rows, outputs) float64. Raises UpstreamError and its kin."""
-        deadline = time.monotonic() + min(seconds, self._settings.call_seconds)
-        dialect, shape = self._spoken or await self._agree(lane, deadline)
+        deadline = time.monotonic() + seconds
+        dialect, shape = self._spoken or await self._agree(authorization, deadline)
         question = await asyncio.to_thread(
             dialects.ask, dialect, self._coding, rows, quote(self._settings.model, safe=""), shape
         )
-        status, headers, body = await self._send("POST", question, lane, deadline, len(rows))
+        status, headers, body = await self._send("POST", question, authorization, deadline, len(rows))
         if status != 200:
             raise UpstreamError(f"the predictor answered {status}{_said(body)}")
         try:
@@ -84,56 +86,63 @@ class Predictor:
             raise UpstreamError(f"the predictor's answer cannot be read: {error}") from error
         return _checked(outputs, len(rows))
 
-    async def _agree(self, lane: str, deadline: float) -> tuple[Dialect, Shape]:
+    async def _agree(self, authorization: str, deadline: float) -> tuple[Dialect, Shape]:
         """Dialect and shape, once: settings first, else what the server says of itself and its model."""
         async with self._asking:
             if self._spoken is None:
-                self._spoken = await self._negotiated(lane, deadline)
+                self._spoken = await self._negotiated(authorization, deadline)
                 log.info("predictor", extra={"dialect": self._spoken[0], "tensor": self._spoken[1].tensor or "by name"})
         return self._spoken
 
-    async def _negotiated(self, lane: str, deadline: float) -> tuple[Dialect, Shape]:
+    async def _negotiated(self, authorization: str, deadline: float) -> tuple[Dialect, Shape]:
         settings, schema = self._settings, self._coding.schema
         if settings.protocol == "v1":
             return "v1", Shape()
         binary = settings.binary == "always"
         if settings.binary == "auto":
-            extensions = (await self._metadata("/v2", lane, deadline)).get("extensions")
+            extensions = (await self._metadata("/v2", authorization, deadline)).get("extensions")
             binary = isinstance(extensions, list) and EXTENSION in extensions
         shape = settings.shape
         if shape is None:
-            inputs = (await self._metadata(f"/v2/models/{quote(settings.model, safe='')}", lane, deadline)).get(
-                "inputs"
-            )
+            inputs = (
+                await self._metadata(f"/v2/models/{quote(settings.model, safe='')}", authorization, deadline)
+            ).get("inputs")
             shape = dialects.shape_of(schema, inputs) if isinstance(inputs, list) else None
         return "v2-binary" if binary else "v2", shape or dialects.default_shape(schema)
 
-    async def _metadata(self, path: str, lane: str, deadline: float) -> Mapping[str, Any]:
-        """The JSON object at a path; empty where the server has none."""
-        status, _, body = await self._send("GET", Question(path, b"", {}), lane, deadline, 0)
-        try:
-            document = orjson.loads(body) if status == 200 else {}
-        except orjson.JSONDecodeError:
+    async def _metadata(self, path: str, authorization: str, deadline: float) -> Mapping[str, Any]:
+        """The JSON object at a path; empty where the server has none. What may pass by itself settles nothing."""
+        status, _, body = await self._send("GET", Question(path, b"", {}), authorization, deadline, 0)
+        if status in _NO_METADATA:
             return {}
+        if status != 200:
+            raise UpstreamError(f"the predictor answered {status} to {path}{_said(body)}")
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise UpstreamError(f"the predictor's {path} is not JSON") from error
         return document if isinstance(document, dict) else {}
 
-    async def _send(
-        self, method: str, question: Question, lane: str, deadline: float, rows: int
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        """One exchange; a connection that broke under it is tried once more, since asking twice changes nothing."""
+    async def _send(self, method: str, question: Question, authorization: str, deadline: float, rows: int) -> Answer:
+        """One exchange; what broke, or took longer than a call may, is tried once more, which changes nothing."""
         for attempt in (1, 2):
             began, code = time.monotonic(), "error"
             try:
-                async with asyncio.timeout(max(0.0, deadline - began)):
-                    answer = await self._exchange(method, question, lane)
+                async with asyncio.timeout(max(0.0, min(deadline - began, self._settings.call_seconds))):
+                    answer = await self._exchange(method, question, authorization)
                 code = str(answer[0])
                 return answer
             except TimeoutError:
                 code = "timeout"
-                raise DeadlineExceeded("the predictor did not answer in time; allow more, or ask it less") from None
+                if time.monotonic() >= deadline:
+                    raise DeadlineExceeded("the predictor did not answer in time; allow more time") from None
+                if attempt == 2:
+                    longest = self._settings.call_seconds
+                    raise UpstreamError(f"the predictor took longer than {longest:g} s for one call, twice") from None
             except httpx.ConnectError as error:
                 code = "away"
-                raise UpstreamAway(f"nobody listens at {self._settings.url}; check --predictor_host") from error
+                problem = f"no connection to {self._settings.url} ({error})"
+                raise UpstreamAway(f"{problem}; check --predictor_host") from error
             except httpx.HTTPError as error:
                 code = "broken"
                 if attempt == 2:
@@ -142,11 +151,11 @@ class Predictor:
                 self._observe(code, rows, time.monotonic() - began)
         raise AssertionError("unreachable")
 
-    async def _exchange(self, method: str, question: Question, lane: str) -> tuple[int, Mapping[str, str], bytes]:
+    async def _exchange(self, method: str, question: Question, authorization: str) -> Answer:
         headers = {**question.headers, "accept": "application/json, application/octet-stream"}
         if self._sign is not None:
             headers[synthetic.HEADER] = self._sign()
-        authorization = lane or (f"Bearer {self._settings.token}" if self._settings.token else "")
+        authorization = authorization or (f"Bearer {self._settings.token}" if self._settings.token else "")
         if authorization:
             headers["authorization"] = authorization
         url = self._settings.url + question.path
@@ -164,7 +173,9 @@ class Predictor:
             verify = ssl.create_default_context() if self._settings.url.startswith("https") else False
             limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
             # No timeout here: every exchange runs under asyncio's, which bounds it as a whole.
-            self._client = self._given or httpx.AsyncClient(timeout=None, limits=limits, verify=verify, trust_env=False)  # noqa: S113
+            # A jar that takes nothing: one caller's cookie must not come back with another's question.
+            jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+            self._client = httpx.AsyncClient(timeout=None, limits=limits, verify=verify, trust_env=False, cookies=jar)  # noqa: S113
         return self._client
 
     async def close(self) -> None:

@@ -5,27 +5,29 @@ answer. Sources: KServe docs, V1 protocol; open-inference-protocol, specificatio
 MLServer's alibi-explain runtime for the form of `/infer`.
 """
 
-import hmac
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from explainers import answers, page
+from explainers.access import Access, Bodies, ClientGone, while_connected
 from explainers.explaining import Explaining, Wish
 from explainers.explanation import Explanation
 from servelens import __version__
 from servelens.contract import oip, v1
-from servelens.contract.errors import NotFound, PayloadError, ServeLensError, TooLarge, Unauthorized
+from servelens.contract.errors import NotFound, PayloadError, ServeLensError
 from servelens.contract.jsontext import parse_object
 from servelens.contract.rows import request_table
+from servelens.contract.table import Table
 from servelens.contract.wire import (
     CONTENT_TYPE_BINARY,
     CONTENT_TYPE_JSON,
@@ -34,7 +36,7 @@ from servelens.contract.wire import (
 )
 from servelens.io import http
 
-MAX_BODY: Final = 16 << 20
+CLIENT_GONE: Final = 499  # as nginx logs it
 EXTENSIONS: Final = ["binary_tensor_data"]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -48,42 +50,32 @@ class Parameters(BaseModel):
     seed: int | None = Field(None, ge=0, lt=1 << 53)
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """`token`: callers must show it; `forward`: their authorization is what the predictor gets."""
-
-    token: str = field(default="", repr=False)
-    forward: bool = False
-
-    def lane(self, request: Request) -> str:
-        """The authorization to forward, "" for our own. Raises Unauthorized."""
-        given = request.headers.get("authorization", "")
-        if self.token and not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
-            raise Unauthorized("authorization: the token is missing or not the right one; send Authorization: Bearer")
-        return given if self.forward else ""
-
-
 class Routes:
     """The endpoints for one model."""
 
     def __init__(self, explaining: Explaining, model: str, access: Access) -> None:
         self._explaining, self._model, self._access = explaining, model, access
+        self._bodies = Bodies(explaining.seconds)
         self._schema = explaining.artifact.schema
 
     async def explain_v1(self, request: Request) -> Response:
         """`{"instances": […], "parameters": {…}}` → `{"explanations": […]}`, or a page where HTML is accepted."""
 
         async def answer() -> Response:
-            lane = self._lane(request)
-            document = parse_object(await _body(request))
-            wish = _wish(document.get("parameters") or {}, lane, strict=True)
-            table = request_table(self._schema, v1.request_of(document))
-            found = await self._explaining.explain(table, wish)
+            authorization = self._authorization(request)
+            body = await self._bodies.read(request)
+            table, wish = await asyncio.to_thread(self._read_v1, body, authorization)
+            found = await while_connected(request, self._explaining.explain(table, wish))
             if _wants_page(request):
                 return self._page(found)
             return http.json_response({"explanations": [answers.document(one) for one in found]})
 
         return await self._counted(answer)
+
+    def _read_v1(self, body: bytes, authorization: str) -> tuple[Table, Wish]:
+        document = parse_object(body)
+        wish = _wish(document.get("parameters") or {}, authorization, strict=True)
+        return request_table(self._schema, v1.request_of(document)), wish
 
     async def explain_v2(self, request: Request) -> Response:
         """Tensors in; `attributions`, `standard_errors` and their kin out, or those asked for, or a page."""
@@ -94,15 +86,14 @@ class Routes:
         return await self._counted(lambda: self._v2(request, (answers.JSON_TENSOR,)))
 
     async def _v2(self, request: Request, default: tuple[str, ...]) -> Response:
-        lane = self._lane(request)
+        authorization = self._authorization(request)
         length = request.headers.get(INFERENCE_HEADER_CONTENT_LENGTH)
-        asked = oip.decode_request(await _body(request), parse_header_length(length) if length else None)
-        wish = _wish(asked.parameters, lane, strict=False)
-        found = await self._explaining.explain(request_table(self._schema, asked), wish)
+        body = await self._bodies.read(request)
+        asked, table = await asyncio.to_thread(self._read_v2, body, parse_header_length(length) if length else None)
+        wish = _wish(asked.parameters, authorization, strict=False)
+        found = await while_connected(request, self._explaining.explain(table, wish))
         if _wants_page(request):
             return self._page(found)
-        if not found:
-            raise PayloadError("inputs", "have no row; send at least one", reason="wrong_shape")
         tensors = answers.tensors(found, [output.name for output in asked.outputs] or default)
         reply = oip.InferResponse(tensors, self._model, __version__, asked.id, answers.parameters(found))
         encoded = oip.encode_response(reply, [tensor.name for tensor in tensors if asked.wants_binary(tensor.name)])
@@ -111,12 +102,20 @@ class Routes:
         headers = {INFERENCE_HEADER_CONTENT_LENGTH: str(encoded.header_length)}
         return Response(encoded.body, media_type=CONTENT_TYPE_BINARY, headers=headers)
 
-    def _lane(self, request: Request) -> str:
+    def _read_v2(self, body: bytes, length: int | None) -> tuple[oip.InferRequest, Table]:
+        asked = oip.decode_request(body, length)
+        answers.check([output.name for output in asked.outputs])
+        table = request_table(self._schema, asked)
+        if not table.rows:
+            raise PayloadError("inputs", "have no row; send at least one", reason="wrong_shape")
+        return asked, table
+
+    def _authorization(self, request: Request) -> str:
         name = request.path_params["name"]
-        lane = self._access.lane(request)
+        authorization = self._access.authorization(request)
         if name != self._model:
             raise NotFound(f"model: no {name!r} here; this explains {self._model!r}")
-        return lane
+        return authorization
 
     def _page(self, found: list[Explanation]) -> Response:
         return HTMLResponse(page.render(self._model, found), headers={"content-security-policy": page.POLICY})
@@ -127,6 +126,8 @@ class Routes:
         except ServeLensError as error:
             self._explaining.refused(error)
             raise
+        except ClientGone:
+            return Response(status_code=CLIENT_GONE)  # nobody reads it
 
     # -- health and metadata -------------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Routes:
 
     async def status(self, request: Request) -> Response:
         """V1 model status."""
-        self._lane(request)
+        self._authorization(request)
         return http.json_response({"name": self._model, "ready": True})
 
     async def server(self, _: Request) -> Response:
@@ -153,12 +154,12 @@ class Routes:
 
     async def model_ready(self, request: Request) -> Response:
         """V2 readiness of the model."""
-        self._lane(request)
+        self._authorization(request)
         return http.json_response({"name": self._model, "ready": True})
 
     async def metadata(self, request: Request) -> Response:
         """V2 model metadata: a tensor a feature in, the named tensors out."""
-        self._lane(request)
+        self._authorization(request)
         inputs = [
             {"name": one.name, "datatype": "BYTES" if one.is_categorical else "FP64", "shape": [-1]}
             for one in self._schema.features
@@ -186,7 +187,11 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         routes=[*http.health_routes(registry, lambda: None)],
-        exception_handlers={ServeLensError: http.typed_error, Exception: http.typed_error},
+        exception_handlers={
+            ServeLensError: http.typed_error,
+            HTTPException: _unknown_path,
+            Exception: http.typed_error,
+        },
     )
     table: list[tuple[str, str, Endpoint]] = [
         ("GET", "/v1/models", routes.models),
@@ -219,7 +224,7 @@ _DESCRIBED: Final[Mapping[str, dict[str, Any]]] = {
 }
 
 
-def _wish(parameters: object, lane: str, *, strict: bool) -> Wish:
+def _wish(parameters: object, authorization: str, *, strict: bool) -> Wish:
     """Our parameters; in V2 others may stand beside them (`binary_data_output`), in V1 they are typos."""
     if not isinstance(parameters, Mapping):
         raise PayloadError("parameters", "is not an object", reason="wrong_type")
@@ -232,20 +237,14 @@ def _wish(parameters: object, lane: str, *, strict: bool) -> Wish:
         where = ".".join(("parameters", *(str(part) for part in first["loc"])))
         raise PayloadError(where, f"{first['msg']}; known are {', '.join(known)}", reason="wrong_parameter") from None
     seconds = None if ours.deadline_ms is None else ours.deadline_ms / 1000
-    return Wish(ours.method, seconds, ours.seed, lane)
+    return Wish(ours.method, seconds, ours.seed, authorization)
+
+
+async def _unknown_path(request: Request, error: Exception) -> Response:
+    """A path or method there is not, in the same form as every other error."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return http.json_response({"error": f"{request.method} on this path is not served; see /openapi.json"}, status)
 
 
 def _wants_page(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "")
-
-
-async def _body(request: Request) -> bytes:
-    """The whole body, bounded."""
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise PayloadError("content-encoding", "is not supported; send the body uncompressed", reason="encoded")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise TooLarge("body", f"over {MAX_BODY} bytes; send fewer rows")
-    return bytes(body)

@@ -5,16 +5,18 @@ import threading
 
 from prometheus_client import CollectorRegistry
 
+from explainers.access import Access
 from explainers.artifact import read_artifact
 from explainers.explaining import Explaining
+from explainers.methods import anchor_tabular
 from explainers.predictor import PredictorSettings
-from explainers.routes import Access, create_app
+from explainers.routes import create_app
 from explainers.settings import ExplainerSettings
 from servelens import __version__
+from servelens.contract.errors import ConfigError
 from servelens.contract.metrics import Instruments
 from servelens.io import http
 from servelens.io.keys import read_key
-from servelens.io.processes import stop_on_signals
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,9 @@ class Explainer:
     def __init__(self, settings: ExplainerSettings) -> None:
         self.settings = settings
         self.artifact = read_artifact(settings.artifacts)
+        if "anchor_tabular" in self.artifact.methods and not anchor_tabular.installed():
+            remedy = "Install servelens[anchors], or leave the method out."
+            raise ConfigError("explainer.yaml: methods", "anchor_tabular needs alibi, which is not installed", remedy)
         self.registry = CollectorRegistry()
         self.stop = threading.Event()
         metrics = Instruments(self.registry)
@@ -57,13 +62,10 @@ class Explainer:
         self._server = http.Server(self.app, bound)
         self._server.start()
         if "anchor_tabular" in self.artifact.methods:
-            from explainers.methods import anchor_tabular
-
             threading.Thread(target=anchor_tabular.warm, name="warm", daemon=True).start()
         return http.address_of(bound)
 
     def run(self) -> None:
-        """Until SIGTERM; requests under way are finished, up to the deadline."""
-        stop_on_signals(self.stop)
+        """Until `stop`; requests under way are finished, up to the deadline."""
         self.stop.wait()
         self._server.stop(self.settings.deadline)

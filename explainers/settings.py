@@ -38,6 +38,14 @@ class ExplainerSettings:
             raise ConfigError("--predictor_use_ssl", f"{self.predictor_use_ssl!r} is no truth value", "true or false.")
         if self.workers < 1:
             raise ConfigError("--workers", f"{self.workers} explains nothing", "Give 1 or more.")
+        if self.seed < 0:
+            raise ConfigError("--seed", f"{self.seed} is negative", "Give 0 or more.")
+        for flag, seconds in (
+            ("--deadline", self.deadline),
+            ("--predictor_request_timeout_seconds", self.predictor_timeout),
+        ):
+            if seconds <= 0:
+                raise ConfigError(flag, f"{seconds:g} s leaves no time", "Give more than 0.")
         if not self.predictor_host or "/" in self.predictor_host:
             raise ConfigError("--predictor_host", f"{self.predictor_host!r} is no host", "Write HOST or HOST:PORT.")
 

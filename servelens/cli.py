@@ -188,6 +188,7 @@ def explainer(
     from explainers.service import Explainer
     from explainers.settings import ExplainerSettings
     from servelens.io import http, logs
+    from servelens.io.processes import stop_on_signals
 
     logs.configure("explainer")
     service = Explainer(
@@ -209,6 +210,7 @@ def explainer(
             host=host,
         )
     )
+    stop_on_signals(service.stop)
     http.announce(listening=service.open())
     service.run()
 

@@ -37,6 +37,7 @@ class Model:
     extensions: tuple[str, ...] = ("binary_tensor_data",)
     inputs: list[dict[str, Any]] = field(default_factory=list)
     trouble: Callable[[Array], Any] | None = None
+    statuses: list[int] = field(default_factory=list)  # of the server metadata, in turn
     calls: list[int] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -83,7 +84,8 @@ class Model:
         return Response(encoded.body, headers={LENGTH: str(encoded.header_length)})
 
     async def server(self, _: Request) -> Response:
-        return http.json_response({"name": "test", "extensions": list(self.extensions)})
+        status = self.statuses.pop(0) if self.statuses else 200
+        return http.json_response({"name": "test", "extensions": list(self.extensions)}, status)
 
     async def metadata(self, _: Request) -> Response:
         return http.json_response({"name": self.name, "inputs": self.inputs})

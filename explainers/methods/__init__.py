@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final, TypeAlias
 
-from explainers.batching import Session
 from explainers.budget import Budget
 from explainers.coding import Array, Coding, Rows
 from explainers.explanation import Explanation
+from explainers.session import Session
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,7 +19,7 @@ class Task:
     """What a method is given: one row, the background, the predictor through `session`, and its limits.
 
     `background` rows are what absent features are drawn from, `digest` names them; `outputs` are the names of what is
-    explained, `classes` those of a classifier. `options` are the method's own, from `explainer.yaml`.
+    explained. `options` are the method's own, from `explainer.yaml`.
     """
 
     row: Rows

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +29,7 @@ NOTHING: Final = "(none)"  # how null reads in a rule about a categorical featur
 
 log = logging.getLogger(__name__)
 
+_SEEDS: Final = 1 << 32  # that numpy's global generator takes
 _thread = ThreadPoolExecutor(1, thread_name_prefix="anchors")
 
 
@@ -39,7 +41,11 @@ async def explain(task: Task) -> Explanation:
         raise PayloadError("method", "anchor_tabular needs a model that answers classes", reason="wrong_method")
     prediction = await task.session.predict()
     ask = _bridge(task, asyncio.get_running_loop())
-    found = await asyncio.get_running_loop().run_in_executor(_thread, _search, task, ask, prediction)
+    try:
+        async with asyncio.timeout(task.budget.left()):  # one search at a time: there may be others before this
+            found = await asyncio.get_running_loop().run_in_executor(_thread, _search, task, ask, prediction)
+    except TimeoutError:
+        raise DeadlineExceeded("no rule was found within the deadline; allow more time") from None
     return Explanation(
         method="anchor_tabular",
         features=schema.names,
@@ -55,18 +61,22 @@ async def explain(task: Task) -> Explanation:
 
 
 def warm() -> None:
-    """Import alibi, which takes seconds, before the first request needs it; where that fails, requests say so."""
-    try:
-        _alibi()
-    except ImportError:
-        log.exception("alibi cannot be imported; install servelens[anchors]")
+    """Import alibi, which takes seconds, before the first request needs it."""
+    _alibi()
+
+
+def installed() -> bool:
+    """Whether alibi is there, without importing it."""
+    return find_spec("alibi") is not None
 
 
 def _alibi() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from alibi.explainers import AnchorTabular
+    from alibi.explainers.anchors import anchor_base, anchor_tabular
 
-    return AnchorTabular
+    for module in (anchor_base, anchor_tabular):  # they print, and stdout belongs to the start-up line
+        vars(module)["print"] = lambda *words, **_: log.debug(" ".join(map(str, words)))
+    return anchor_tabular.AnchorTabular
 
 
 def _bridge(task: Task, loop: asyncio.AbstractEventLoop) -> Callable[[Array], Array]:
@@ -141,7 +151,7 @@ def _fitted(task: Task, ask: Callable[[Array], Array]) -> Any:
             return super()._build_explanation(X, result, *rest)
 
     names = {index: [*texts, *task.row.unseen.get(index, ()), NOTHING] for index, texts in task.coding.texts.items()}
-    search = Search(ask, list(task.coding.schema.names), categorical_names=names, seed=task.seed)
+    search = Search(ask, list(task.coding.schema.names), categorical_names=names, seed=task.seed % _SEEDS)
     return search.fit(_without_nulls(task, task.background.matrix))
 
 

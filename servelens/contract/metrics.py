@@ -118,10 +118,10 @@ _ROWS: Final = (
     Metric("servelens_explanation_pending_rows", "gauge", MODEL, "Rows that wait for a predictor call."),
     Metric("servelens_explanation_predictor_changes_total", "counter", MODEL, "Times another model answered."),
     Metric(
-        "servelens_explanation_attribution_total",
+        "servelens_explanation_attribution_share_total",
         "counter",
         COLUMN,
-        "Sum of absolute attributions of a feature, over rows and outputs.",
+        "Sum over explained rows of a feature's share of the absolute attributions.",
     ),
     # Every service.
     Metric("servelens_build_info", "gauge", ("version", "service"), "Always 1; which build serves here."),

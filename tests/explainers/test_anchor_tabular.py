@@ -1,7 +1,10 @@
 """Anchors over real HTTP: the rule is the planted one, and holds as often as is said, on rows drawn here."""
 
+import asyncio
+import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -128,3 +131,25 @@ def test_classes_are_the_likeliest_of_each_row() -> None:
 def test_a_share_of_one_is_not_certain() -> None:
     assert 0 < precision_error(1000, 1000) < 0.002
     assert precision_error(500, 1000) == pytest.approx(0.0158, abs=1e-4)
+
+
+def test_any_seed_will_do_and_the_deadline_holds_behind_others(home: House) -> None:
+    assert anchor(home, [55.0, 20.5, 2, True, "Graz"], seed=2**40)["outcome"] == "bad"
+
+    async def slowly(answer: Any) -> Any:
+        await asyncio.sleep(0.4)
+        return answer
+
+    home.model.trouble = slowly
+    with ThreadPoolExecutor(3) as pool:
+        began = time.monotonic()
+        parameters = {"method": "anchor_tabular", "deadline_ms": 900}
+        bodies = [{"instances": [[50.0 + at, 20.5, 2, True, "Graz"]], "parameters": parameters} for at in range(3)]
+        codes = list(pool.map(lambda body: home.client.post("/v1/models/m:explain", json=body).status_code, bodies))
+        assert time.monotonic() - began < 2.5
+    assert set(codes) == {504}
+
+
+def test_alibi_prints_nothing(home: House, capfd: pytest.CaptureFixture[str]) -> None:
+    anchor(home, [55.0, 20.5, 2, True, "Oslo"])
+    assert capfd.readouterr().out == ""

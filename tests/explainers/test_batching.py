@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explainers.batching import Batcher, Session
+from explainers.batching import Batcher
 from explainers.budget import Budget
 from explainers.cache import Cache
 from explainers.coding import Array, Coding, Rows
-from servelens.contract.errors import DeadlineExceeded, Overloaded, UpstreamChanged, UpstreamError
+from explainers.session import Session, alike
+from servelens.contract.errors import DeadlineExceeded, Overloaded, TooLarge, UpstreamChanged, UpstreamError
 from servelens.contract.schema import parse_model
 from servelens.contract.table import Table
 
@@ -264,7 +265,7 @@ def test_the_deadline_ends_the_waiting_and_the_rest_is_not_sent() -> None:
 
 
 def test_rows_are_bounded_for_a_session_and_for_all() -> None:
-    with pytest.raises(Overloaded, match="max_rows"):
+    with pytest.raises(TooLarge, match="max_rows"):
         run(session_ask(batcher(Predictor()), limit=0))
     with pytest.raises(Overloaded, match="ask again later"):
         run(session_ask(batcher(Predictor(), pending_rows=0)))
@@ -280,3 +281,72 @@ def test_the_prediction_comes_with_whatever_is_asked() -> None:
 
     assert run(ask()) == 43
     assert len(call.calls) == 1
+
+
+def test_one_sessions_bad_row_fails_that_session_alone() -> None:
+    class Picky(Predictor):
+        async def __call__(self, rows: Rows, seconds: float, authorization: str) -> Array:
+            outputs = await super().__call__(rows, seconds, authorization)
+            if (rows.matrix == 666).any():
+                raise UpstreamError("unknown 666")
+            return outputs
+
+    async def ask() -> list[Any]:
+        one = batcher(Picky())
+        asks = (session(one, (at, 0)).ask(rows((at, 1), (666 if at == 1 else 5, 5))) for at in range(3))
+        return list(await asyncio.gather(*asks, return_exceptions=True))
+
+    good, bad, other = run(ask())
+    assert good[:, 0].tolist() == [10, 55]
+    assert other[:, 0].tolist() == [12, 55]
+    assert isinstance(bad, UpstreamError)
+
+
+def test_many_sessions_and_small_calls_still_make_full_calls() -> None:
+    call = Predictor()
+
+    async def ask() -> None:
+        one = batcher(call, batch_rows=64, in_flight=2)
+        await asyncio.gather(
+            *(session(one, (at, 0)).ask(Rows(np.arange(400.0).reshape(200, 2) + at)) for at in range(64))
+        )
+
+    run(ask())
+    assert max(call.calls) <= 64
+    assert np.mean(call.calls) > 50
+
+
+def test_a_models_number_is_never_anothers() -> None:
+    """More models than markers are remembered within the cache's time: the first one's answers are not the ninth's."""
+    call = Predictor()
+
+    async def ask() -> list[float]:
+        one, said = batcher(call), list[float]()
+        for scale in range(1, 12):
+            call.scale = float(scale)
+            await session(one).ask(rows((9, 9)))
+            said.append(float((await session(one).ask(rows((1, 1)), keep=True))[0, 0]))
+        return said
+
+    assert run(ask()) == [1.0 + scale for scale in range(1, 12)]
+
+
+def test_callers_are_forgotten_and_their_secrets_not_kept() -> None:
+    call = Predictor()
+
+    async def ask() -> Batcher:
+        one = batcher(call)
+        for at in range(300):
+            await session(one, lane=f"Bearer secret-{at}").ask(rows((1, 1)), keep=True)
+        return one
+
+    one = run(ask())
+    assert len(one._lanes) == 256
+    assert "secret" not in repr(list(one._lanes)) + repr(list(one.cache._kept))
+
+
+def test_what_is_near_zero_is_judged_by_the_scale_beside_it() -> None:
+    """A float32 sum of large terms: 1e-4 of difference is nothing beside outputs of a thousand."""
+    assert alike(np.array([1e-4]), np.array([0.0]), 1000.0)
+    assert not alike(np.array([1e-4]), np.array([0.0]), 1.0)
+    assert not alike(np.array([1000.0]), np.array([1001.0]), 1000.0)

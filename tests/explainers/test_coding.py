@@ -1,11 +1,13 @@
 """Rows as codes: texts survive, also ones nobody has seen, and rows of several origins can be joined."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explainers.batching import distinct
-from explainers.coding import Coding, Rows
+from explainers.coding import TEXT, Coding, Rows
+from explainers.session import distinct
+from servelens.contract.errors import TooLarge
 from servelens.contract.schema import parse_model
 from servelens.contract.table import Table, same_table
 
@@ -87,3 +89,8 @@ def test_no_category_no_texts() -> None:
     rows = Coding(numbers, Table.of({"x": np.array([1.0])})).encode(Table.of({"x": np.array([7.0])}))
     assert rows.unseen == {}
     assert rows.matrix.tolist() == [[7.0]]
+
+
+def test_a_text_too_long_for_a_category_is_refused() -> None:
+    with pytest.raises(TooLarge, match="place: a category longer"):
+        CODING.encode(table((1, "a", "x" * (TEXT + 1))))

@@ -12,6 +12,7 @@ from explainers_parts import CITIES, background, risk
 from model_server import Model, serving
 from starlette.responses import Response
 
+from explainers import dialects
 from explainers.coding import Coding, Rows
 from explainers.dialects import Shape
 from explainers.predictor import Predictor, PredictorSettings
@@ -220,3 +221,80 @@ def test_labels_become_one_column_a_class() -> None:
         pytest.raises(UpstreamError, match=r"a label that outputs\.classes"),
     ):
         ask(model, coding, Rows(np.array([[0.0]])))
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "sent"),
+    [
+        ("UINT8", 300.0, "FP64"),
+        ("UINT8", -1.0, "FP64"),
+        ("UINT8", 255.0, "UINT8"),
+        ("INT32", 3e9, "FP64"),
+        ("INT64", 1e300, "FP64"),
+        ("BOOL", 2.0, "FP64"),
+        ("BOOL", 1.0, "BOOL"),
+        ("INT32", 1.5, "FP64"),
+        ("INT32", np.nan, "FP64"),
+    ],
+)
+def test_no_value_is_wrapped_to_fit_a_datatype(datatype: str, value: float, sent: str) -> None:
+    tensor = dialects._typed("x", np.array([value, 1.0]), datatype)
+    assert tensor.datatype == sent
+    assert np.array_equal(tensor.data.astype(float), [value, 1.0], equal_nan=True)
+
+
+def test_v1_writes_each_value_as_what_it_is() -> None:
+    assert dialects._json("integer", np.array([1.0, 1.5, 1e300, np.inf])) == [1, 1.5, 1e300, np.inf]
+    assert dialects._json("boolean", np.array([1.0, 0.0, 2.0])) == [True, False, 2.0]
+
+
+def test_metadata_that_fails_for_a_moment_settles_nothing(schema: ModelSchema, rows: tuple[Coding, Rows, Any]) -> None:
+    coding, asked, expected = rows
+    answers = [503, 200]
+
+    async def twice() -> Any:
+        with serving(schema, risk, statuses=answers) as model:
+            predictor = Predictor(PredictorSettings(f"http://{model.address}", "m", "v2"), coding)
+            with pytest.raises(UpstreamError, match="answered 503 to /v2"):
+                await predictor.call(asked, 5)
+            outputs = await predictor.call(asked, 5)
+            await predictor.close()
+            return outputs, model.bodies
+
+    outputs, bodies = asyncio.run(twice())
+    assert np.allclose(outputs[:, 0], expected)
+    assert not bodies[0].endswith(b"}")  # binary, as the server said when it could
+
+
+def test_no_cookie_is_kept(schema: ModelSchema, rows: tuple[Coding, Rows, Any]) -> None:
+    coding, asked, _ = rows
+
+    def with_cookie(answer: Any) -> Response:
+        body = orjson.dumps({"predictions": answer.tolist()})
+        return Response(body, headers={"set-cookie": "session=of-alice; Path=/"})
+
+    async def twice(address: str) -> None:
+        predictor = Predictor(PredictorSettings(f"http://{address}", "m"), coding)
+        for caller in ("Bearer alice", "Bearer bob"):
+            await predictor.call(asked, 5, caller)
+        await predictor.close()
+
+    with serving(schema, risk, trouble=with_cookie) as model:
+        asyncio.run(twice(model.address))
+        assert all("cookie" not in headers for headers in model.headers)
+
+
+def test_one_slow_call_is_asked_again_while_there_is_time(schema: ModelSchema, rows: tuple[Coding, Rows, Any]) -> None:
+    coding, asked, expected = rows
+    with serving(schema, risk) as model:
+
+        async def first_only(answer: Any) -> Any:
+            await asyncio.sleep(1.0 if len(model.calls) == 1 else 0)
+            return answer
+
+        model.trouble = first_only
+        outputs = ask(model, coding, asked, seconds=5, call_seconds=0.3)
+        assert np.allclose(outputs[:, 0], expected)
+        model.trouble = never
+        with pytest.raises(UpstreamError, match=r"longer than 0\.2 s for one call, twice"):
+            ask(model, coding, asked, seconds=5, call_seconds=0.2)

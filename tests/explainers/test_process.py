@@ -95,6 +95,8 @@ def test_flags_of_kserves_sdk_are_known_and_ignored_and_others_are_errors(model:
     for flag, value, words in (
         ("--predictor_protocol", "v3", "Write v1 or v2"),
         ("--workers", "0", "1 or more"),
+        ("--seed", "-1", "0 or more"),
+        ("--deadline", "0s", "more than 0"),
         ("--predictor_host", "http://x", "HOST or HOST:PORT"),
         ("--artifacts", "/nowhere", "explainer.yaml"),
         ("--synthetic-key", "/nowhere", "Mount the Secret"),
