@@ -24,7 +24,6 @@ from servelens.contract.wire import CONTENT_TYPE_BINARY, CONTENT_TYPE_JSON, INFE
 Dialect = Literal["v1", "v2", "v2-binary"]
 _EXACT: Final = 1 << 53  # below, every integer is a double
 ANSWER: Final = Limits(json_bytes=256 << 20, containers=1 << 24)
-DIALECTS: Final[tuple[Dialect, ...]] = ("v1", "v2", "v2-binary")
 
 
 @dataclass(frozen=True, slots=True)

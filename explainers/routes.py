@@ -111,11 +111,15 @@ class Routes:
         return asked, table
 
     def _authorization(self, request: Request) -> str:
-        name = request.path_params["name"]
         authorization = self._access.authorization(request)
+        self._check_name(request)
+        return authorization
+
+    def _check_name(self, request: Request) -> None:
+        """All that health and metadata ask for: a probe carries no token."""
+        name = request.path_params["name"]
         if name != self._model:
             raise NotFound(f"model: no {name!r} here; this explains {self._model!r}")
-        return authorization
 
     def _page(self, found: list[Explanation]) -> Response:
         return HTMLResponse(page.render(self._model, found), headers={"content-security-policy": page.POLICY})
@@ -137,7 +141,7 @@ class Routes:
 
     async def status(self, request: Request) -> Response:
         """V1 model status."""
-        self._authorization(request)
+        self._check_name(request)
         return http.json_response({"name": self._model, "ready": True})
 
     async def server(self, _: Request) -> Response:
@@ -154,12 +158,12 @@ class Routes:
 
     async def model_ready(self, request: Request) -> Response:
         """V2 readiness of the model."""
-        self._authorization(request)
+        self._check_name(request)
         return http.json_response({"name": self._model, "ready": True})
 
     async def metadata(self, request: Request) -> Response:
         """V2 model metadata: a tensor a feature in, the named tensors out."""
-        self._authorization(request)
+        self._check_name(request)
         inputs = [
             {"name": one.name, "datatype": "BYTES" if one.is_categorical else "FP64", "shape": [-1]}
             for one in self._schema.features

@@ -10,7 +10,7 @@ acts in one walk out of fifty it sees nothing or too much.
 *Matched* rows, where it has one: for each row b its nearest other row m(b), and (g_b − g_m(b))² / 2. With independent
 orders E (g_b − g_m)² = Var g_b + Var g_m + (μ_b − μ_m)², so it never understates in the mean, and the better the
 match the less it overstates. Rows are matched by what is known without any walk's noise: b's value of the feature
-itself and f(b); matching by g itself, the noisy result, would halve the error that is stated (measured). This is the
+itself and f(b); matching by g itself, the noisy result, would state less than the truth (a test shows it). This is the
 collapsed-strata estimate of Cochran 1977 (Sampling Techniques, section 5A.12) with the nearest-neighbour pairing of
 Abadie & Imbens 2006 (Econometrica 74, section 4).
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from explainers.budget import Budget
 from explainers.coding import Array, Coding, Rows
-from explainers.explanation import Explanation
+from explainers.explanation import Attributions, Explanation, Rule
 from explainers.session import Session
 
 
@@ -37,6 +37,23 @@ class Task:
         """The explained row, (features,)."""
         row: Array = self.row.matrix[0]
         return row
+
+    def explained(
+        self, method: str, prediction: Array, found: Attributions | Rule, seconds: float, *, complete: bool
+    ) -> Explanation:
+        """What was found, with all that holds for any method."""
+        return Explanation(
+            method=method,
+            features=self.coding.schema.names,
+            values=self.coding.values(self.row),
+            outputs=self.outputs,
+            prediction=prediction,
+            found=found,
+            cost=self.session.cost(seconds),
+            seed=self.seed,
+            background=self.digest,
+            complete=complete,
+        )
 
 
 Method: TypeAlias = Callable[[Task], Awaitable[Explanation]]

@@ -36,8 +36,7 @@ _thread = ThreadPoolExecutor(1, thread_name_prefix="anchors")
 async def explain(task: Task) -> Explanation:
     """A rule for the predicted class. Options: `threshold`. Raises PayloadError for a model that is no classifier."""
     began = time.monotonic()
-    schema = task.coding.schema
-    if schema.outputs.kind == "values":
+    if task.coding.schema.outputs.kind == "values":
         raise PayloadError("method", "anchor_tabular needs a model that answers classes", reason="wrong_method")
     prediction = await task.session.predict()
     ask = _bridge(task, asyncio.get_running_loop())
@@ -46,18 +45,7 @@ async def explain(task: Task) -> Explanation:
             found = await asyncio.get_running_loop().run_in_executor(_thread, _search, task, ask, prediction)
     except TimeoutError:
         raise DeadlineExceeded("no rule was found within the deadline; allow more time") from None
-    return Explanation(
-        method="anchor_tabular",
-        features=schema.names,
-        values=task.coding.values(task.row),
-        outputs=task.outputs,
-        prediction=prediction,
-        found=found,
-        cost=task.session.cost(time.monotonic() - began),
-        seed=task.seed,
-        background=task.digest,
-        complete=found.met,
-    )
+    return task.explained("anchor_tabular", prediction, found, time.monotonic() - began, complete=found.met)
 
 
 def warm() -> None:
@@ -118,7 +106,7 @@ def _search(task: Task, ask: Callable[[Array], Array], prediction: Array) -> Rul
         error=precision_error(int(labels.sum()), SAMPLES),
         samples=SAMPLES,
         coverage=float(result.coverage),
-        met=precision + 2 * precision_error(int(labels.sum()), SAMPLES) >= threshold,
+        met=precision >= threshold,
     )
 
 

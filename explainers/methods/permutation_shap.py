@@ -70,18 +70,7 @@ async def explain(task: Task) -> Explanation:
 
     found = await asyncio.to_thread(estimate)
     complete = plan.whole and found.pairs == plan.pairs and found.background_rows == plan.rows
-    return Explanation(
-        method="permutation_shap",
-        features=task.coding.schema.names,
-        values=task.coding.values(task.row),
-        outputs=task.outputs,
-        prediction=end,
-        found=found,
-        cost=task.session.cost(time.monotonic() - began),
-        seed=task.seed,
-        background=task.digest,
-        complete=complete,
-    )
+    return task.explained("permutation_shap", end, found, time.monotonic() - began, complete=complete)
 
 
 def plan_of(features: int, background: int, max_rows: int, pairs: int | None = None) -> Plan:

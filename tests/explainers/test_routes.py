@@ -195,7 +195,8 @@ def test_a_caller_needs_the_token_where_one_is_set(artifact: ArtifactOf, schema:
         assert explain(home, {"instances": [ROW]}, headers=wrong).status_code == 401
         right = {"authorization": "Bearer open-sesame"}
         assert explain(home, {"instances": [ROW]}, headers=right).status_code == 200
-        assert home.client.get("/healthz").status_code == 200
+        for probed in ("/healthz", "/v1/models/m", "/v2/models/m", "/v2/models/m/ready"):
+            assert home.client.get(probed).status_code == 200  # kubelet has no token
     assert all("authorization" not in headers for headers in home.model.headers)
 
 
@@ -270,6 +271,7 @@ def test_forwarding_needs_something_to_forward(artifact: ArtifactOf, schema: Mod
     (tmp_path / "own").write_text("own-token")
     with house(artifact(), schema, forward_authorization=True, predictor_token_file=tmp_path / "own") as home:
         assert explain(home, {"instances": [ROW]}).status_code == 401
+        assert home.client.get("/v2/models/m/ready").status_code == 200
         assert explain(home, {"instances": [ROW]}, headers={b"authorization": b"Bearer \xff"}).status_code == 400
         assert home.model.calls == []
 
