@@ -31,7 +31,7 @@ _FIELDS: Final[tuple[tuple[str, str, Callable[[Any], str]], ...]] = (
     ("tapid", "tapid", str),
     ("seq", "seq", str),
     ("samplerate", "samplerate", lambda rate: f"{rate:g}"),
-    ("redacted", "redacted", lambda _: "true"),
+    ("redacted", "redacted", " ".join),
     ("claimedsynthetic", "claimedsynthetic", lambda _: "true"),
     ("traceparent", "traceparent", str),
 )
@@ -179,7 +179,7 @@ def read_exchange(attributes: Attributes, value: bytes, content_type: str) -> Ex
         requestid=clean_request_id(attributes.get("requestid") or _metadata_request_id(attributes)) or "",
         traceparent=attributes.get("traceparent", ""),
         samplerate=_decimal(attributes, "samplerate"),
-        redacted=attributes.get("redacted") == "true",
+        redacted=tuple(attributes.get("redacted", "").split()),
         claimedsynthetic=attributes.get("claimedsynthetic") == "true",
         tapid=attributes.get("tapid", ""),
         seq=_number(attributes, "seq") or 0,

@@ -67,7 +67,7 @@ class Exchange:
     requestid: str = ""
     traceparent: str = ""
     samplerate: float | None = None
-    redacted: bool = False
+    redacted: tuple[str, ...] = ()  # the slots a rule has changed, as in `request.inputs.ssn`
     claimedsynthetic: bool = False
     tapid: str = ""
     seq: int = 0
