@@ -1,4 +1,4 @@
-"""The few answers the tap gives itself, where the predictor gives none."""
+"""The few answers the tap gives itself, where no connection to the predictor is to be had."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -10,8 +10,10 @@ import orjson
 FAILURES: Final[Mapping[str, tuple[HTTPStatus, str]]] = {
     "refused": (HTTPStatus.BAD_GATEWAY, "the predictor refuses connections; is it running, and on this port?"),
     "connect_timeout": (HTTPStatus.SERVICE_UNAVAILABLE, "the predictor accepted no connection in time"),
-    "closed_early": (HTTPStatus.BAD_GATEWAY, "the predictor closed the connection before it answered"),
+    "too_many_connections": (HTTPStatus.SERVICE_UNAVAILABLE, "as many connections are open as are allowed here"),
 }
+# Counted beside them, and not answered: the predictor ended the connection before a byte of its answer.
+CLOSED_EARLY: Final = "closed_early"
 
 
 def answer(reason: str, method: str) -> bytes:

@@ -1,8 +1,8 @@
 """Bytes from a client to the predictor and back: one upstream connection for each client connection.
 
 Apart from the observer: every piece is written on before its copy is looked at, and nothing the observer does, or fails
-to do, is ever seen by either end. Back-pressure, half-close and resets pass through as they come. Where the predictor
-gives no answer, the tap gives one of `answers`.
+to do, is ever seen by either end. Back-pressure, half-close and resets pass through as they come. Only where there is
+no connection to the predictor to be had does the tap give an answer of its own, one of `answers`.
 """
 
 import asyncio
@@ -12,16 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-from logger.answers import answer
+from logger.answers import CLOSED_EARLY, answer
 from logger.budget import Budget
 from logger.http1 import DEFAULT_CAP, Observer, Watch
 from logger.later import Later
 from logger.red import Red
+from logger.request_ids import RequestIds
 from logger.sight import Sight
+from logger.upstream import Upstream
 
 WRITE_LIMIT: Final = 64 << 10  # bytes waiting for one end at which the other is no longer read
 # After the last response byte a client may go on sending this long, to nobody; nginx's lingering_time.
 LINGER_SECONDS: Final = 30.0
+SWEEPS: Final = 2  # an idle connection is closed after one and a half times its limit at the latest
 _RESET: Final = struct.pack("ii", 1, 0)  # linger on, zero seconds: closing sends RST
 
 
@@ -29,8 +32,7 @@ _RESET: Final = struct.pack("ii", 1, 0)  # linger on, zero seconds: closing send
 class Forwarding:
     """What all connections of a tap share. Times in seconds; `cap` in bytes for each body."""
 
-    host: str
-    port: int
+    upstream: Upstream
     watch: Watch
     budget: Budget
     red: Red
@@ -39,13 +41,26 @@ class Forwarding:
     lean: bool = False  # measure only
     connect_timeout: float = 5.0
     close_unparsable: bool = False
+    max_connections: int = 4096
+    request_ids: Callable[[], RequestIds] | None = None
     draining: bool = False
     clients: set["_Client"] = field(default_factory=set)
+    turned_away: int = 0  # of them, those that found it full
     _none_left: asyncio.Event = field(default_factory=asyncio.Event)
 
     def accept(self) -> asyncio.Protocol:
         """The protocol of a new client connection."""
         return _Client(self)
+
+    @property
+    def full(self) -> bool:
+        """Whether more connections are open than are allowed."""
+        return len(self.clients) - self.turned_away > self.max_connections
+
+    def sweep(self) -> None:
+        """Close every connection over which nothing has passed for the last `SWEEPS`, if no answer is owed."""
+        for client in list(self.clients):
+            client.swept()
 
     def gone(self, client: "_Client") -> None:
         """A client connection has ended."""
@@ -82,7 +97,10 @@ class _Client(asyncio.Protocol):
         self._forward: Callable[[bytes], object] = self._first
         self._upstream: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._ids = shared.request_ids() if shared.request_ids is not None else None
+        self.quiet = 0  # sweeps since the last byte
         self._owed = ""  # the reason of a failure the client is still to be told of
+        self._turned_away = False
         self._asked = self._answered = False  # no more will come from the client; no more will go to it
         self._timer: asyncio.TimerHandle | None = None
 
@@ -92,12 +110,18 @@ class _Client(asyncio.Protocol):
         self._shared.clients.add(self)
 
     def data_received(self, data: bytes) -> None:
+        self.quiet = 0
+        if self._ids is not None:
+            data = self._ids.feed(data)
         self._forward(data)
         self._sight.request(data)
         if self._owed:
             self._answer(self._owed)
 
     def eof_received(self) -> bool:
+        if self._ids is not None and (held := self._ids.flush()):
+            self._forward(held)
+            self._sight.request(held)
         self._asked = True
         self._sight.request_eof()
         if self._upstream is None or self._answered:
@@ -116,6 +140,7 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._shared.later.flush()
         self._shared.gone(self)
+        self._shared.turned_away -= self._turned_away
         self._forward = _discard
         if self._timer is not None:
             self._timer.cancel()
@@ -129,16 +154,21 @@ class _Client(asyncio.Protocol):
 
     def _first(self, data: bytes) -> None:
         # Not at accept: a TCP readiness probe of the tap opens nothing in the predictor.
+        if self._shared.full:
+            self._turned_away = True
+            self._shared.turned_away += 1
+            self._fail("too_many_connections")
+            return
         held = [data]
         self._forward = held.append
         self.transport.pause_reading()
         self._connecting = asyncio.get_running_loop().create_task(self._connect(held))
 
     async def _connect(self, held: list[bytes]) -> None:
-        shared, loop = self._shared, asyncio.get_running_loop()
+        shared = self._shared
         try:
             async with asyncio.timeout(shared.connect_timeout):
-                await loop.create_connection(lambda: _Upstream(self, held), shared.host, shared.port)
+                await shared.upstream.connect(lambda: _Upstream(self, held))
         except TimeoutError:
             self._fail("connect_timeout")
         except OSError:
@@ -178,9 +208,7 @@ class _Client(asyncio.Protocol):
     def upstream_ended(self) -> bool:
         """The predictor sends no more; whether its end stays open for the rest of the request."""
         self._shared.later.flush()
-        if self._sight.due is not None:
-            self._answer("closed_early")
-            return False
+        self._note_no_answer()
         self._sight.response_eof()
         self._end_answers()
         return not self._asked
@@ -191,13 +219,18 @@ class _Client(asyncio.Protocol):
         self._upstream, self._forward = None, _discard
         if self.transport.is_closing():
             return
-        if self._sight.due is not None:
-            self._answer("closed_early")
-        elif not self._answered:
+        if not self._answered:
+            self._note_no_answer()
             self._reset()
         elif self._asked:
             self.transport.close()
         self.resume_reading()
+
+    def _note_no_answer(self) -> None:
+        # Passed on as it came: a client whose kept connection the predictor has just closed asks again by itself, if
+        # it sees that close and not an answer of ours (RFC 9110 section 9.2.2).
+        if self._sight.due is not None:
+            self._shared.red.upstream_error(CLOSED_EARLY)
 
     def observe_response(self, data: bytes) -> None:
         """Have a copy of what went to the client looked at."""
@@ -221,6 +254,14 @@ class _Client(asyncio.Protocol):
         self._shared.later.flush()
         if self._answered or self._sight.idle:
             self.transport.close()
+
+    def swept(self) -> None:
+        """A sweep: a silent client is let go of, a predictor that thinks is not."""
+        self.quiet += 1
+        if self.quiet > SWEEPS:
+            self._shared.later.flush()
+            if not self._sight.owed:
+                self.transport.close()
 
     def _close_unparsable(self) -> None:
         self.transport.abort()
@@ -259,6 +300,7 @@ class _Upstream(asyncio.Protocol):
         self._client.upstream_made(upstream, self._held)
 
     def data_received(self, data: bytes) -> None:
+        self._client.quiet = 0
         self._client.transport.write(data)
         self._client.observe_response(data)
 

@@ -62,6 +62,11 @@ class Observer:
         return not self._pending and self._requests.current is None and not self._quiet_in
 
     @property
+    def owed(self) -> bool:
+        """A request is complete, and its answer is not."""
+        return any(seen.requested for seen in self._pending)
+
+    @property
     def answerable(self) -> Seen | None:
         """The exchange whose response is due, if not a byte of that has passed."""
         if self._ended or self.blind or self._responses.begun or not self._pending:

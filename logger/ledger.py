@@ -113,3 +113,13 @@ def summarise(spool: Path, accounts: Path) -> Sum:
             break
         time.sleep(0.002 * attempt)
     return account
+
+
+def total(accounts: Iterable[Sum]) -> Sum:
+    """The account of several loggers, or of one with several spools."""
+    offered = shipped = waiting = 0
+    reasons: Mapping[str, int] = dict.fromkeys(REASONS, 0)
+    for account in accounts:
+        offered, shipped, waiting = offered + account.offered, shipped + account.shipped, waiting + account.waiting
+        reasons = {name: count + account.reasons.get(name, 0) for name, count in reasons.items()}
+    return Sum(offered, shipped, waiting, reasons)

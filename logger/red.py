@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-from logger.answers import FAILURES
+from logger.answers import CLOSED_EARLY, FAILURES
 from servelens.contract.metrics import LATENCY, Instruments
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
@@ -25,7 +25,8 @@ class Red:
         self._in_flight = self._bound("servelens_requests_in_flight")
         self._capture = self._bound("servelens_logger_capture_bytes")
         self._unfit = self._bound("servelens_logger_requestid_dropped_total")
-        for reason in FAILURES:  # a counter that is not there at 0 hides its first increase from every query
+        # A counter that is not there at 0 hides its first increase from every query.
+        for reason in (*FAILURES, CLOSED_EARLY):
             self._bound("servelens_upstream_errors_total", reason=reason)
         self._children: dict[tuple[str, int], Any] = {}
         self._codes = Counter[tuple[str, int]]()
@@ -47,7 +48,7 @@ class Red:
         self._unfit.inc()
 
     def upstream_error(self, reason: str) -> None:
-        """The tap answered itself."""
+        """An exchange got no answer of the predictor's."""
         self._bound("servelens_upstream_errors_total", reason=reason).inc()
 
     def task_error(self, task: str) -> None:

@@ -17,17 +17,18 @@ Headers = Mapping[bytes, bytes]
 
 FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _BODY: Final = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
-_REQUEST_IDS: Final = (b"x-request-id", b"ce-id")
+REQUEST_IDS: Final = (b"x-request-id", b"ce-id")
+TRACEPARENT: Final = b"traceparent"
 _SYNTHETIC: Final = synthetic.HEADER.encode()
 _SKIP: Final = b"seldon-skip-logging"
 # No other header is ever looked at, let alone kept.
 RESPONSE_HEADERS: Final = FRAMING | _BODY
 REQUEST_HEADERS: Final = RESPONSE_HEADERS | {
-    *_REQUEST_IDS, b"traceparent", _SYNTHETIC, _SKIP, b"user-agent", b"upgrade"
+    *REQUEST_IDS, TRACEPARENT, _SYNTHETIC, _SKIP, b"user-agent", b"upgrade"
 }  # fmt: skip
 
 _VALUE_LIMIT: Final = 256  # bytes of a content type or encoding
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context 3.2.2
+_TRACE_FORM: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context 3.2.2
 _LENGTH_DIGITS: Final = 10
 _VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 _PATH_LIMIT: Final = 2048  # bytes before encoding; what is longer is no inference path
@@ -112,7 +113,7 @@ def clean_path(raw: bytes) -> str:
 def request_id(headers: Headers) -> tuple[str, bool]:
     """The client's own id from X-Request-Id, else Ce-Id, or empty; and whether one was unfit and dropped."""
     dropped = False
-    for name in _REQUEST_IDS:
+    for name in REQUEST_IDS:
         raw = headers.get(name)
         if raw:
             clean = clean_request_id(raw.decode("latin-1"))
@@ -124,8 +125,8 @@ def request_id(headers: Headers) -> tuple[str, bool]:
 
 def trace_parent(headers: Headers) -> str:
     """The W3C traceparent if it is one, else empty."""
-    raw = headers.get(b"traceparent", b"")
-    return raw.decode("ascii") if raw and _TRACEPARENT.fullmatch(raw) else ""
+    raw = headers.get(TRACEPARENT, b"")
+    return raw.decode("ascii") if raw and _TRACE_FORM.fullmatch(raw) else ""
 
 
 def claims_synthetic(headers: Headers) -> bool:

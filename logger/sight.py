@@ -41,6 +41,11 @@ class Sight:
         return self._observer is not None and self._observer.idle
 
     @property
+    def owed(self) -> bool:
+        """Whether the predictor owes an answer to a whole request, as far as can be told."""
+        return self._observer is not None and self._observer.owed
+
+    @property
     def upgrading(self) -> bool:
         """Whether the connection may turn into something else at the next response."""
         return self._observer is not None and self._observer.upgrading

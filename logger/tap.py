@@ -9,10 +9,11 @@ import argparse
 import asyncio
 import logging
 import os
+import random
 import socket
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,13 +25,16 @@ from logger.account import AccountFile
 from logger.budget import DEFAULT_LIMIT, Budget
 from logger.capture import MAX_FRAME
 from logger.child import stop_event
-from logger.forward import Forwarding
+from logger.forward import SWEEPS, Forwarding
 from logger.handover import Handover, nobody
 from logger.http1 import DEFAULT_CAP
 from logger.later import Later
 from logger.link import Link
 from logger.red import Red
+from logger.request_ids import RequestIds
+from logger.upstream import Upstream
 from servelens.contract.errors import ConfigError
+from servelens.contract.identity import new_exchange_id
 from servelens.contract.metrics import Instruments
 from servelens.contract.synthetic import verifier
 from servelens.io.keys import read_key
@@ -47,8 +51,7 @@ _FLUSH_SHARE: Final = 0.1  # of the drain time, kept for the link
 class TapSettings:
     """Sizes in bytes, times in seconds. Without a capture socket exchanges are measured, and nothing is logged."""
 
-    host: str
-    port: int
+    upstream: Upstream
     namespace: str
     inference_service: str
     component: str = "predictor"
@@ -58,8 +61,12 @@ class TapSettings:
     body_cap: int = DEFAULT_CAP
     on_unparsable: str = "blind"
     connect_timeout: float = 5.0
+    max_connections: int = 4096
+    idle_seconds: float = 600.0
     drain_seconds: float = 10.0
     synthetic_key: Path | None = None
+    add_request_id: bool = False
+    trace_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.body_cap <= MAX_FRAME // 4:
@@ -96,8 +103,7 @@ class Tap:
         logged = self._open_link()
         later = Later()
         self._shared = Forwarding(
-            host=settings.host,
-            port=settings.port,
+            upstream=settings.upstream,
             watch=Handover(self._red, self._budget, logged, synthetic, tick_ns=later.tick),
             budget=self._budget,
             red=self._red,
@@ -106,9 +112,13 @@ class Tap:
             lean=logged is None,
             connect_timeout=settings.connect_timeout,
             close_unparsable=settings.on_unparsable == "close",
+            max_connections=settings.max_connections,
+            request_ids=request_ids(settings.trace_ratio) if settings.add_request_id else None,
         )
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._publish()))
+        if settings.idle_seconds:
+            self._tasks.append(loop.create_task(self._sweep(settings.idle_seconds)))
         if self._link is not None:
             self._tasks.append(loop.create_task(self._link.run()))
         self._server = await loop.create_server(self._shared.accept, sock=self._listener, backlog=_BACKLOG)
@@ -129,6 +139,11 @@ class Tap:
         while True:
             self.publish()
             await asyncio.sleep(_FLUSH_SECONDS)
+
+    async def _sweep(self, idle_seconds: float) -> None:
+        while True:
+            await asyncio.sleep(idle_seconds / SWEEPS)
+            self._shared.sweep()
 
     async def stop(self) -> None:
         """Accept no more; let exchanges end and frames be committed, within the drain time."""
@@ -153,6 +168,18 @@ class Tap:
             log.warning("the recorder has not committed all frames in time", extra={"waiting": self._link.waiting})
 
 
+def request_ids(ratio: float) -> Callable[[], RequestIds]:
+    """What makes an inserter for each connection; `ratio` is the share of traces marked as sampled."""
+    from servelens.contract.tracecontext import new_trace
+
+    bits = random.Random(os.urandom(32)).getrandbits  # noqa: S311  ids, no secrets
+
+    def request_id() -> str:
+        return new_exchange_id(random_bits=bits)
+
+    return lambda: RequestIds(request_id, lambda: new_trace(bits, ratio).traceparent)
+
+
 async def serve(settings: TapSettings, listener: socket.socket) -> None:
     """Run a tap until the process is told to stop."""
     stop = stop_event(asyncio.get_running_loop())
@@ -165,7 +192,7 @@ async def serve(settings: TapSettings, listener: socket.socket) -> None:
 def _parse(argv: Sequence[str] | None) -> tuple[TapSettings, int]:
     parser = argparse.ArgumentParser(prog="logger.tap", allow_abbrev=False)
     parser.add_argument("--listen-fd", type=int, required=True)
-    parser.add_argument("--upstream", required=True, metavar="HOST:PORT")
+    parser.add_argument("--upstream", type=Upstream.parse, required=True, metavar="HOST:PORT")
     parser.add_argument("--capture-socket", type=Path)
     parser.add_argument("--accounts", type=Path)
     parser.add_argument("--namespace", required=True)
@@ -175,12 +202,15 @@ def _parse(argv: Sequence[str] | None) -> tuple[TapSettings, int]:
     parser.add_argument("--body-cap", type=int, default=DEFAULT_CAP)
     parser.add_argument("--on-unparsable", choices=("blind", "close"), default="blind")
     parser.add_argument("--connect-timeout", type=float, default=5.0)
+    parser.add_argument("--max-connections", type=int, default=4096)
+    parser.add_argument("--idle-seconds", type=float, default=600.0)
     parser.add_argument("--drain-seconds", type=float, default=10.0)
     parser.add_argument("--synthetic-key", type=Path)
+    parser.add_argument("--add-request-id", action="store_true")
+    parser.add_argument("--trace-ratio", type=float, default=0.0)
     values = vars(parser.parse_args(argv))
-    host, _, port = values.pop("upstream").rpartition(":")
     listen_fd = values.pop("listen_fd")
-    return TapSettings(host=host.strip("[]"), port=int(port), **values), listen_fd
+    return TapSettings(**values), listen_fd
 
 
 def main(argv: Sequence[str] | None = None) -> int:

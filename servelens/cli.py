@@ -17,6 +17,7 @@ from servelens.options import (
     Prefix,
     SaslMechanism,
     SaslPassword,
+    SaslToken,
     SaslUser,
     Security,
     kafka_settings,
@@ -47,7 +48,7 @@ def root(
 @app.command()
 def logger(
     ctx: typer.Context,
-    upstream: Annotated[str, typer.Option(help="The predictor, http://HOST:PORT.", metavar="URL")],
+    upstream: Annotated[str, typer.Option(help="The predictor: http://HOST:PORT or unix:/PATH.", metavar="URL")],
     inference_service: Annotated[str, typer.Option(help="Name of the InferenceService.")],
     namespace: Annotated[str, typer.Option(help="Its namespace.")],
     spool: Annotated[Path, typer.Option(help="Folder of the spool.")] = Path("spool"),
@@ -57,6 +58,12 @@ def logger(
     topic_prefix: Prefix = DEFAULT_PREFIX,
     component: Annotated[str, typer.Option(help="predictor, transformer or explainer.")] = "predictor",
     revision: Annotated[str, typer.Option(help="Revision of the InferenceService.")] = "",
+    endpoint: Annotated[str, typer.Option(help="Its endpoint: default or canary.")] = "",
+    workers: Annotated[int, typer.Option(help="Taps on the port, each with a recorder and a spool.")] = 1,
+    probe_path: Annotated[str, typer.Option(help="Ready when the predictor answers this; else when it accepts.")] = "",
+    rules: Annotated[Path | None, typer.Option(help="Selection and redaction (YAML), re-read on change.")] = None,
+    redaction_key: Annotated[Path | None, typer.Option(help="Key file of the rules' hmac.")] = None,
+    add_request_id: Annotated[bool, typer.Option(help="Insert x-request-id and traceparent where missing.")] = False,
     log_mode: Annotated[str, typer.Option(help="exchange, all, request, response or none.")] = "exchange",
     role: Annotated[str, typer.Option(help="all, tap or recorder (recorder and shipper).")] = "all",
     capture_socket: Annotated[Path | None, typer.Option(help="Where tap and recorder meet.")] = None,
@@ -64,12 +71,18 @@ def logger(
     capture_memory: Annotated[str, typer.Option(help="Bodies held in memory at most.")] = "32MiB",
     body_cap: Annotated[str, typer.Option(help="Bytes kept of one body.")] = "1MiB",
     on_unparsable: Annotated[str, typer.Option(help="blind or close.")] = "blind",
+    max_connections: Annotated[int, typer.Option(help="Client connections at once.")] = 4096,
+    idle_timeout: Annotated[str, typer.Option(help="Close what is silent and owed no answer; 0s: never.")] = "10m",
     spool_bytes: Annotated[str, typer.Option(help="All spool files together.")] = "512MiB",
     spool_policy: Annotated[str, typer.Option(help="drop-new or drop-old.")] = "drop-new",
     accounting_slot: Annotated[str, typer.Option(help="An accounting event each.")] = "10s",
     create_topics: Annotated[bool, typer.Option(help="Create missing topics.")] = True,
     partitions: Annotated[int, typer.Option(help="Partitions of created topics.")] = DEFAULT_PARTITIONS,
     grace: Annotated[str, typer.Option(help="Time to finish on SIGTERM.")] = "10s",
+    otlp: Annotated[str, typer.Option(help="OTLP/HTTP collector for spans.", metavar="URL")] = "",
+    otlp_headers_file: Annotated[Path | None, typer.Option(help="`name: value` lines sent to it.")] = None,
+    otlp_ca_file: Annotated[Path | None, typer.Option(help="CA certificates (PEM) of it.")] = None,
+    trace_ratio: Annotated[float, typer.Option(help="Share of exchanges that get a span.")] = 0.01,
     security: Security = "PLAINTEXT",
     ca_file: CaFile = None,
     cert_file: CertFile = None,
@@ -77,6 +90,7 @@ def logger(
     sasl_mechanism: SaslMechanism = None,
     sasl_username: SaslUser = None,
     sasl_password_file: SaslPassword = None,
+    sasl_token_file: SaslToken = None,
 ) -> None:
     """Stand before a predictor and log every inference to Kafka, without slowing or losing one."""
     from logger.parent import Parent
@@ -97,6 +111,12 @@ def logger(
             inference_service=inference_service,
             component=component,
             revision=revision,
+            endpoint=endpoint,
+            workers=workers,
+            probe_path=probe_path,
+            rules=rules,
+            redaction_key=redaction_key,
+            add_request_id=add_request_id,
             log_mode=log_mode,  # type: ignore[arg-type]  # checked by LoggerSettings, which names the choices
             role=role,
             capture_socket=capture_socket,
@@ -104,12 +124,18 @@ def logger(
             capture_memory=spelled.size(capture_memory, "--capture-memory"),
             body_cap=spelled.size(body_cap, "--body-cap"),
             on_unparsable=on_unparsable,
+            max_connections=max_connections,
+            idle_seconds=spelled.duration(idle_timeout, "--idle-timeout"),
             spool_bytes=spelled.size(spool_bytes, "--spool-bytes"),
             spool_policy=spool_policy,
             accounting_seconds=spelled.duration(accounting_slot, "--accounting-slot"),
             create_topics=create_topics,
             partitions=partitions,
             grace_seconds=spelled.duration(grace, "--grace"),
+            otlp=otlp,
+            otlp_headers_file=otlp_headers_file,
+            otlp_ca_file=otlp_ca_file,
+            trace_ratio=trace_ratio,
         )
     )
     parent.open()
@@ -139,6 +165,7 @@ def detector(
     sasl_mechanism: SaslMechanism = None,
     sasl_username: SaslUser = None,
     sasl_password_file: SaslPassword = None,
+    sasl_token_file: SaslToken = None,
 ) -> None:
     """Count payloads against profiles and say when a model's inputs or predictions have drifted."""
     from detectors.service import Detector

@@ -20,9 +20,12 @@ Security = Annotated[str, typer.Option("--kafka-security", help="PLAINTEXT, SSL,
 CaFile = Annotated[Path | None, typer.Option("--kafka-ca-file", help="CA certificates (PEM).")]
 CertFile = Annotated[Path | None, typer.Option("--kafka-cert-file", help="Client certificate (PEM).")]
 KeyFile = Annotated[Path | None, typer.Option("--kafka-key-file", help="Client key (PEM).")]
-SaslMechanism = Annotated[str | None, typer.Option("--kafka-sasl-mechanism", help="PLAIN or SCRAM-SHA-256/512.")]
+SaslMechanism = Annotated[
+    str | None, typer.Option("--kafka-sasl-mechanism", help="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.")
+]
 SaslUser = Annotated[str | None, typer.Option("--kafka-sasl-username", help="SASL user.")]
 SaslPassword = Annotated[Path | None, typer.Option("--kafka-sasl-password-file", help="File with the SASL password.")]
+SaslToken = Annotated[Path | None, typer.Option("--kafka-sasl-token-file", help="OAUTHBEARER token, read anew.")]
 Prefix = Annotated[str, typer.Option("--topic-prefix", help="Prefix of every topic.", metavar="P")]
 
 # Flags KServe's agent and SDK pass or document, which we know and do not use: a warning each, not an error. Value =
@@ -31,11 +34,8 @@ FOREIGN: Final[Mapping[str, Mapping[str, bool]]] = {
     "logger": {
         "--log-url": True,
         "--source-uri": True,
-        "--endpoint": True,
-        "--component-port": True,
         "--metadata-headers": True,
         "--metadata-annotations": True,
-        "--workers": True,
         "--enable-batcher": False,
         "--max-batchsize": True,
         "--max-latency": True,
@@ -44,6 +44,8 @@ FOREIGN: Final[Mapping[str, Mapping[str, bool]]] = {
         "--model-dir": True,
         "--log-store-path": True,
         "--log-store-format": True,
+        "--log-marshaller-url": True,
+        "--log-marshaller-port": True,
         "--log-batch-size": True,
         "--log-batch-interval": True,
         "--logger-ca-cert-file": True,
@@ -67,6 +69,14 @@ FOREIGN: Final[Mapping[str, Mapping[str, bool]]] = {
     },
 }
 
+# Flags of KServe's agent that say what a flag of ours says: ours, and how its value is made of theirs.
+ALIASES: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+    "logger": {
+        "--port": ("--listen", "0.0.0.0:{}"),
+        "--component-port": ("--upstream", "http://127.0.0.1:{}"),
+    },
+}
+
 
 def kafka_settings(bootstrap: str, params: Mapping[str, Any]) -> KafkaSettings:
     """The Kafka settings of a command's parameters, as click holds them."""
@@ -79,7 +89,23 @@ def kafka_settings(bootstrap: str, params: Mapping[str, Any]) -> KafkaSettings:
         sasl_mechanism=params["sasl_mechanism"],
         sasl_username=params["sasl_username"],
         sasl_password_file=params["sasl_password_file"],
+        sasl_token_file=params["sasl_token_file"],
     )
+
+
+def translated(path: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command with the aliases of KServe's agent put into our words."""
+    known = ALIASES.get(" ".join(path), {})
+    words = iter(arguments)
+    ours: list[str] = []
+    for word in words:
+        flag, joined, value = word.partition("=")
+        if flag in known:
+            name, form = known[flag]
+            ours += [name, form.format(value if joined else next(words, ""))]
+        else:
+            ours.append(word)
+    return ours
 
 
 def without_foreign(path: Sequence[str], arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -167,7 +193,8 @@ def run(root: Any, arguments: Sequence[str] | None = None, environ: Mapping[str,
     """Run the command line; the exit code. An error of ours is one line on stderr: 2 for a setting, 1 for the rest."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        kept, dropped = without_foreign(_chosen(root, words)[0], words)
+        path = _chosen(root, words)[0]
+        kept, dropped = without_foreign(path, translated(path, words))
         for flag in dropped:
             sys.stderr.write(f"servelens: {flag} belongs to KServe and is ignored here\n")
         given = defaults(root, kept, os.environ if environ is None else environ)

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from logger.account import TapCounts, read_account
 from logger.capture import ACK, FrameReader, decode
 from logger.tap import Tap, TapSettings
+from logger.upstream import Upstream
 from servelens.contract.events import Exchange
 
 SERVICE = {"namespace": "ns", "inferenceservice": "income", "component": "predictor"}
@@ -216,14 +217,15 @@ class RecorderEnd:
 class LocalTap:
     """A tap on its own uvloop in a thread: its registry, budget and account can be looked at."""
 
-    def __init__(self, upstream: int, folder: Path | None = None, **settings: Any) -> None:
+    def __init__(self, upstream: int | Upstream, folder: Path | None = None, **settings: Any) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.registry = CollectorRegistry()
         if folder is not None:
             settings |= {"capture_socket": folder / "capture.sock", "accounts": folder / "taps"}
         settings = {"connect_timeout": 2.0, "drain_seconds": 2.0} | settings
-        self._settings = TapSettings("127.0.0.1", upstream, "ns", "income", **settings)
+        where = upstream if isinstance(upstream, Upstream) else Upstream("127.0.0.1", upstream)
+        self._settings = TapSettings(where, "ns", "income", **settings)
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, daemon=True)

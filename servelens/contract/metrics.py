@@ -16,8 +16,8 @@ Kind = Literal["counter", "gauge", "histogram"]
 SERVICE: Final = ("namespace", "inferenceservice", "component")
 MODEL: Final = (*SERVICE, "modelname", "revision")
 COLUMN: Final = (*MODEL, "column")
-# Latencies of inference: a cached tabular model answers in half a millisecond, a large language model in a minute.
-LATENCY: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# Latencies of inference: a cached tabular model answers in half a millisecond, a large language model in minutes.
+LATENCY: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 # Explanations: from one that was cached to a large language model's.
 EXPLANATION: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 SHARE: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
@@ -39,7 +39,7 @@ _ROWS: Final = (
     Metric("servelens_requests_total", "counter", (*SERVICE, "method", "code"), "Exchanges answered, by status code."),
     Metric("servelens_request_duration_seconds", "histogram", SERVICE, "Request head to last response byte.", LATENCY),
     Metric("servelens_requests_in_flight", "gauge", SERVICE, "Exchanges begun and not yet answered."),
-    Metric("servelens_upstream_errors_total", "counter", (*SERVICE, "reason"), "Exchanges the tap answered itself."),
+    Metric("servelens_upstream_errors_total", "counter", (*SERVICE, "reason"), "Exchanges without an answer of the predictor."),
     Metric("servelens_logger_offered_total", "counter", SERVICE, "Exchanges whose request head reached the tap."),
     Metric("servelens_logger_shipped_total", "counter", SERVICE, "Exchanges acknowledged by Kafka."),
     Metric("servelens_logger_waiting", "gauge", SERVICE, "Exchanges open, handed over or spooled, not yet shipped."),
@@ -49,6 +49,18 @@ _ROWS: Final = (
     Metric("servelens_logger_requestid_dropped_total", "counter", SERVICE, "Client request ids unfit for an event."),
     Metric("servelens_logger_ship_errors_total", "counter", (*SERVICE, "reason"), "Failed deliveries, each retried."),
     Metric("servelens_logger_restarts_total", "counter", (*SERVICE, "process"), "Processes restarted by the parent."),
+    # The names proposed for KServe's agent (kserve/kserve#6181), for dashboards made for those; exchanges, all types.
+    Metric("kserve_logger_events_sent_total", "counter", (*SERVICE, "type"), "Exchanges acknowledged by Kafka."),
+    Metric("kserve_logger_events_failed_total", "counter", (*SERVICE, "type"), "Exchanges Kafka would not take."),
+    Metric("kserve_logger_events_dropped_total", "counter", (*SERVICE, "type"), "Exchanges lost before Kafka."),
+    Metric("kserve_logger_work_queue_depth", "gauge", SERVICE, "Exchanges not yet shipped."),
+    Metric(
+        "kserve_logger_delivery_duration_seconds",
+        "histogram",
+        (*SERVICE, "type"),
+        "Handing a record to the Kafka client to its acknowledgement.",
+        LATENCY,
+    ),
     # Detector workers.
     Metric("servelens_detector_events_total", "counter", ("result",), "Payload records read, by what became of them."),
     Metric("servelens_detector_rows_total", "counter", MODEL, "Rows counted into panes that were accepted."),

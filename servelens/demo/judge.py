@@ -48,7 +48,8 @@ def _allowed(failure: Failure, kill: Kill) -> bool:
     if kill.name == "tap":  # only requests open at that moment
         return failure.began <= kill.at + AT_ONCE and failure.ended >= kill.at - AT_ONCE
     if kill.name == "predictor":
-        return failure.what in ("502", "503") and kill.at - 1 <= failure.began <= (kill.back or kill.at) + 1
+        unanswered = failure.what in ("502", "503") or not failure.what.isdigit()  # open on its death: passed on so
+        return unanswered and kill.at - 1 <= failure.began <= (kill.back or kill.at) + 1
     return False
 
 

@@ -15,6 +15,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -54,7 +55,7 @@ def health_routes(registry: CollectorRegistry, ready: Ready) -> list[Route]:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        reason = ready()
+        reason = await run_in_threadpool(ready)  # it may ask over the network
         return PlainTextResponse("ready\n") if reason is None else PlainTextResponse(reason + "\n", 503)
 
     async def metrics(request: Request) -> Response:
@@ -69,12 +70,14 @@ def health_routes(registry: CollectorRegistry, ready: Ready) -> list[Route]:
     return [Route(path, endpoint) for path, endpoint in own]
 
 
-def bind(address: str, setting: str = "--listen", backlog: int = 1024) -> socket.socket:
+def bind(address: str, setting: str = "--listen", backlog: int = 1024, *, reuse_port: bool = False) -> socket.socket:
     """A listening TCP socket on HOST:PORT, port 0 = chosen; ConfigError naming the flag."""
     host, _, port = address.rpartition(":")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=backlog)
+        return socket.create_server(
+            (host.strip("[]"), int(port)), family=family, backlog=backlog, reuse_port=reuse_port
+        )
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(
             setting, f"cannot listen on {address!r} ({error})", "Give HOST:PORT, port 0 = any."

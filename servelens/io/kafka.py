@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
+from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from servelens.contract.errors import BrokerError, ConfigError
 
 PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 # Half of it is what a group join takes on the embedded broker, and six seconds is the least Kafka allows by default.
 SESSION_TIMEOUT_MS: Final = 6000
 
@@ -33,6 +34,7 @@ class KafkaSettings:
     sasl_mechanism: str | None = None
     sasl_username: str | None = None
     sasl_password_file: Path | None = None
+    sasl_token_file: Path | None = None
     bootstrap_timeout_ms: int = 15_000
 
     def options(self) -> dict[str, Any]:
@@ -58,6 +60,10 @@ class KafkaSettings:
     def _sasl(self) -> dict[str, Any]:
         if self.sasl_mechanism not in MECHANISMS:
             raise ConfigError("--kafka-sasl-mechanism", f"{self.sasl_mechanism!r} is none", f"Use one of {MECHANISMS}.")
+        if self.sasl_mechanism == "OAUTHBEARER":
+            if self.sasl_token_file is None:
+                raise ConfigError("--kafka-sasl-token-file", "is missing", "Give the file that holds the token.")
+            return {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": TokenFile(self.sasl_token_file)}
         if not self.sasl_username or self.sasl_password_file is None:
             raise ConfigError("--kafka-sasl-username", "or its password file is missing", "Give both with SASL.")
         return {
@@ -65,6 +71,18 @@ class KafkaSettings:
             "sasl_plain_username": self.sasl_username,
             "sasl_plain_password": self.sasl_password_file.read_text().strip(),
         }
+
+
+class TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # the library has no types
+    """The token of a file, read at every connection: Kubernetes renews a projected ServiceAccount token in place."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def token(self) -> str:
+        """The token as it is now."""
+        return self._path.read_text().strip()
 
 
 # Flag → field of KafkaSettings: the same flags on the command line and from a parent to its children.
@@ -77,6 +95,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "--kafka-sasl-mechanism": "sasl_mechanism",
     "--kafka-sasl-username": "sasl_username",
     "--kafka-sasl-password-file": "sasl_password_file",
+    "--kafka-sasl-token-file": "sasl_token_file",
 }
 
 

@@ -72,7 +72,7 @@ def test_what_a_service_injects_is_no_setting_of_ours() -> None:
     ("arguments", "kept", "dropped"),
     [
         (["logger", "--log-url", "http://x", "--spool", "s"], ["logger", "--spool", "s"], ["--log-url"]),
-        (["logger", "--workers=5", "--enable-batcher"], ["logger"], ["--workers", "--enable-batcher"]),
+        (["logger", "--log-batch-size=5", "--enable-batcher"], ["logger"], ["--log-batch-size", "--enable-batcher"]),
         (["detector", "--log-url", "x"], ["detector", "--log-url", "x"], []),
     ],
 )
