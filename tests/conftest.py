@@ -48,14 +48,14 @@ def apache_broker() -> Iterator[str]:
         with (Path(folder) / "kafka.log").open("wb") as log:
             process = subprocess.Popen([START, str(port), str(controller), folder], stdout=log, stderr=log)
         try:
-            _wait_for(f"127.0.0.1:{port}", process)
+            wait_for_kafka(f"127.0.0.1:{port}", process)
             yield f"127.0.0.1:{port}"
         finally:
             process.kill()
             process.wait()
 
 
-def _wait_for(address: str, process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
+def wait_for_kafka(address: str, process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
