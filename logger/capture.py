@@ -43,14 +43,14 @@ def encode(exchange: Exchange | Seen) -> bytes:
             exchange.requestid,
             exchange.traceparent,
             exchange.claimedsynthetic,
-            _small(request),
-            _small(response),
+            request.small() if isinstance(request, Body) else _small(request),
+            response.small() if isinstance(response, Body) else _small(response),
         )
     )
     return b"".join((_META.pack(len(meta), len(request.body)), meta, request.body, response.body))
 
 
-def _small(half: Half | Body) -> tuple[int, bool, str, str, int | None]:
+def _small(half: Half) -> tuple[int, bool, str, str, int | None]:
     return half.size, half.truncated, half.content_type, half.encoding, half.header_length
 
 

@@ -8,12 +8,13 @@ from typing import Final, Protocol
 
 import httptools
 
-from logger.seen import FRAMING, REQUEST_HEADERS, RESPONSE_HEADERS, Body, Headers, Seen, ends_by_close
+from logger.seen import FRAMING, REQUEST_HEADERS, RESPONSE_HEADERS, NO_BODY, NO_HEADERS, Body, Headers, Measured, Seen, ends_by_close
 
 SWITCHING: Final = 101
 _HEAD_END: Final = b"\r\n\r\n"
 _FIRST_STATUS: Final = 100
 _FIRST_FINAL: Final = 200
+_METHODS: Final = {name.encode(): name for name in ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")}
 
 
 class Malformed(Exception):
@@ -110,17 +111,25 @@ class Requests:
     def on_headers_complete(self) -> None:
         """The head is complete."""
         self.progress = True
-        parser, headers = self._parser, _kept(self._headers, REQUEST_HEADERS)
-        target = b"".join(self._target)
+        parser = self._parser
+        method = parser.get_method()
+        name = _METHODS.get(method) or method.decode()
+        if self._lean:
+            self._upgrading = parser.should_upgrade()
+            measured = self.current = Measured(name)
+            self._listener.request_began(measured, NO_HEADERS, self._upgrading)
+            return
+        headers, pieces = _kept(self._headers, REQUEST_HEADERS), self._target
+        target = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._headers.clear()
-        self._target.clear()
+        pieces.clear()
         if parser.should_upgrade():
             self._upgrading = True
             self._framing = b"".join(b"%s: %s\r\n" % (name, headers[name]) for name in FRAMING if name in headers)
         if self._again:
             self._again = False
             return
-        seen = self.current = Seen(parser.get_method().decode(), target, headers)
+        seen = self.current = Seen(name, target, headers)
         self._listener.request_began(seen, headers, self._upgrading)
 
     def on_message_complete(self) -> None:
@@ -190,9 +199,13 @@ class Responses:
     def on_headers_complete(self) -> None:
         """The head is complete: of a final response, or of an informational one before it."""
         self.progress = True
+        status = self._parser.get_status_code()
+        if self._lean and status >= _FIRST_FINAL:
+            self._informational = False
+            self._to_head = self._listener.response_began(status, NO_BODY).method == "HEAD"
+            return
         headers = _kept(self._headers, RESPONSE_HEADERS)
         self._headers.clear()
-        status = self._parser.get_status_code()
         if status < _FIRST_STATUS:
             raise Malformed
         self._informational = status < _FIRST_FINAL and status != SWITCHING
@@ -211,11 +224,13 @@ class Responses:
             self._end()
 
     def _end(self) -> None:
-        if self._pieces:
-            self._keep()
-        self._headers.clear()
-        self.begun = self._until_close = self._to_head = False
-        self._seen = self._current = None
+        if not self._lean:
+            if self._pieces:
+                self._keep()
+            self._headers.clear()
+            self._until_close = False
+            self._seen = self._current = None
+        self.begun = self._to_head = False
         self._listener.response_ended()
 
     def _keep(self) -> None:

@@ -140,7 +140,8 @@ class Observer:
             self._go_blind("unparsable")
             raise StopParsing
         self._pending.append(seen)
-        self.upgrading = self.upgrading or upgrading
+        if upgrading:
+            self.upgrading = True
         if seen.method == "HEAD":
             self._heads += 1
             self._tail = b""
@@ -171,7 +172,8 @@ class Observer:
         if seen.method == "HEAD":
             self._heads -= 1
         seen.answered = True
-        self.upgrading = self.upgrading and bool(self._pending)
+        if self.upgrading:
+            self.upgrading = bool(self._pending)
         self._watch.answered(seen)
         if seen.requested:
             self._watch.finished(seen)

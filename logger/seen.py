@@ -63,6 +63,18 @@ class Body:
         raw = self._headers.get(b"inference-header-content-length", b"")
         return int(raw) if raw and len(raw) <= _LENGTH_DIGITS and raw.isdigit() else None
 
+    def small(self) -> tuple[int, bool, str, str, int | None]:
+        """All that is told of it but the body: size, truncated, content type, encoding, header length."""
+        get, size = self._headers.get, self.size
+        kind, coding = get(b"content-type"), get(b"content-encoding")
+        return (
+            size,
+            self.cut or size > len(self.body),
+            _text(kind) if kind else "",
+            _text(coding) if coding else "",
+            self.header_length if b"inference-header-content-length" in self._headers else None,
+        )
+
     @property
     def truncated(self) -> bool:
         """Whether `body` is less than was, or would have been, sent."""
@@ -102,6 +114,19 @@ class Seen:
     def path(self) -> str:
         """The target without its query, as visible ASCII."""
         return clean_path(self.target.partition(b"?")[0][:_PATH_LIMIT])
+
+
+NO_HEADERS: Final[Headers] = {}
+NO_BODY: Final = Body(NO_HEADERS)
+
+
+class Measured(Seen):
+    """An exchange that is only measured: it has a method, a status and times, and nothing of it is kept."""
+
+    target, request = b"", NO_BODY
+
+    def __init__(self, method: str) -> None:
+        self.method = method
 
 
 @lru_cache(maxsize=1024)
