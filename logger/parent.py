@@ -37,6 +37,7 @@ from servelens.io.processes import Child
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096
+NICE: Final = 10  # of recorder and shipper: where there is too little time for all, inference has it first
 PROBE_EVERY: Final = 1.0  # seconds for which an answer about the predictor is good
 
 
@@ -90,6 +91,7 @@ class Parent:
             [sys.executable, "-m", f"logger.{name}", *arguments(self.settings, lane, name, listen)],
             {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)},
             pass_fds=(listen,) if listen >= 0 else (),
+            nice=0 if name == "tap" else NICE,
         )
 
     def run(self, pause: float = 0.05) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ class Child:
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     pass_fds: tuple[int, ...] = ()
+    nice: int = 0  # how far it steps back for others where the machine is short of time
     output: Path | None = None  # stdout and stderr are appended to it; None = ours
     restarts: int = 0
     process: subprocess.Popen[bytes] | None = None
@@ -48,6 +49,9 @@ class Child:
                 stdout=sink,
                 stderr=sink,
             )
+        if self.nice:
+            with suppress(ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, self.process.pid, self.nice)
         self._started = now
         log.info("started", extra={"child": self.name, "pid": self.process.pid})
 
