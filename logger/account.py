@@ -21,7 +21,7 @@ from servelens.contract.errors import StateError
 # Reasons an exchange is not kept; the first ones are the tap's, and have a place in its file.
 TAP_REASONS: Final = ("over_budget", "unparsable", "upgraded", "synthetic")
 # `refused` is the shipper's: an exchange of which the broker would not even take a record without bodies.
-RECORDER_REASONS: Final = ("not_logged", "filtered", "spool_full", "spool_lost", "crash", "refused")
+RECORDER_REASONS: Final = ("not_logged", "filtered", "sampled", "spool_full", "spool_lost", "crash", "refused")
 REASONS: Final = TAP_REASONS + RECORDER_REASONS
 
 _MAGIC: Final = b"SLACCT01"

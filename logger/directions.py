@@ -8,7 +8,18 @@ from typing import Final, Protocol
 
 import httptools
 
-from logger.seen import FRAMING, REQUEST_HEADERS, RESPONSE_HEADERS, NO_BODY, NO_HEADERS, Body, Headers, Measured, Seen, ends_by_close
+from logger.seen import (
+    FRAMING,
+    NO_BODY,
+    NO_HEADERS,
+    REQUEST_HEADERS,
+    RESPONSE_HEADERS,
+    Body,
+    Headers,
+    Measured,
+    Seen,
+    ends_by_close,
+)
 
 SWITCHING: Final = 101
 _HEAD_END: Final = b"\r\n\r\n"

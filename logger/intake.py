@@ -4,11 +4,12 @@ Apart from the recorder's sockets: bytes in, a `Batch` out, no I/O. A frame's ro
 good for one commit on the state it was begun from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from logger import capture
+from logger.rules import NO_RULES, Rules
 from logger.segment import Row, pack_headers
 from logger.select import model_of, reason_against
 from logger.spool import Batch
@@ -37,8 +38,12 @@ class Intake:
         mode: LogMode = "exchange",
         record_limit: int = RECORD_LIMIT,
         batch_bytes: int = 4 << 20,
+        rules: Callable[[], Rules] = lambda: NO_RULES,
+        on_withheld: Callable[[str], None] = lambda _: None,
+        endpoint: str = "",
     ) -> None:
-        self._identity, self._mode = identity, mode
+        self._identity, self._mode, self._endpoint = identity, mode, endpoint
+        self._rules, self._on_withheld = rules, on_withheld
         self._record_limit, self._batch_bytes = record_limit, batch_bytes
         self._identities: dict[str, ModelIdentity] = {}
         self.batch, self._received, self._tapid, self._seq = Batch(), dict[str, int](), "", 0
@@ -71,8 +76,14 @@ class Intake:
             batch.reasons[reason] += 1
             return
         # Numbered here as well: for one record an exchange that saves a copy, a tenth of the recorder's time.
-        seq = self._seq + 1
-        for row in self._rows(replace(exchange, identity=self._whose(exchange.path), tapid=self._tapid, seq=seq)):
+        whole = replace(
+            exchange, identity=self._whose(exchange.path), endpoint=self._endpoint, tapid=self._tapid, seq=self._seq + 1
+        )
+        treated = self._rules().treat(whole, self._on_withheld)
+        if isinstance(treated, str):
+            batch.reasons[treated] += 1
+            return
+        for row in self._rows(treated):
             batch.add(row)
             self._seq = row.seq
 

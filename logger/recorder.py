@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -23,11 +23,12 @@ from logger.child import stop_event
 from logger.intake import RECORD_LIMIT, Intake
 from logger.receiving import Receiver, listen
 from logger.recording import Recorder
+from logger.rules import NO_RULES, Rules
 from logger.spool import SEGMENT_BYTES, Policy, Spool
 from servelens.contract.errors import ServeLensError, StateError
 from servelens.contract.events import LogMode
 from servelens.contract.identity import ModelIdentity
-from servelens.contract.metrics import Instruments
+from servelens.contract.metrics import SERVICE, Instruments
 from servelens.io import logs
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,16 @@ async def serve(arguments: argparse.Namespace) -> int:
     identity = ModelIdentity(
         arguments.namespace, arguments.inference_service, arguments.component, revision=arguments.revision
     )
+    instruments = Instruments(CollectorRegistry())
+    labels = {name: identity.labels()[name] for name in SERVICE}
+    withheld = instruments["servelens_logger_withheld_total"]
     intake = Intake(
-        identity, arguments.log_mode, arguments.record_bytes, batch_bytes=min(BATCH_BYTES, spool.segment_bytes // 4)
-    )
+        identity, arguments.log_mode, arguments.record_bytes, batch_bytes=min(BATCH_BYTES, spool.segment_bytes // 4),
+        rules=_rules(arguments, instruments), endpoint=arguments.endpoint,
+        on_withheld=lambda reason: withheld.labels(**labels, reason=reason).inc(),
+    )  # fmt: skip
     recorder = Recorder(
-        spool, intake, arguments.accounts, identity, Instruments(CollectorRegistry()),
+        spool, intake, arguments.accounts, identity, instruments,
         slot_seconds=arguments.accounting_seconds,
     )  # fmt: skip
     server = await loop.create_unix_server(lambda: Receiver(recorder), sock=listen(arguments.capture_socket))
@@ -60,6 +66,15 @@ async def serve(arguments: argparse.Namespace) -> int:
     spool.close()
     log.info("ended", extra={"row": spool.state.seq, "spooled": spool.state.spooled})
     return int(recorder.broken.is_set())
+
+
+def _rules(arguments: argparse.Namespace, instruments: Instruments) -> Callable[[], Rules]:
+    if arguments.rules is None:
+        return lambda: NO_RULES
+    from logger.rulesfile import RulesFile  # pydantic's weight only where rules are
+
+    errors = instruments["servelens_task_errors_total"].labels(task="recorder.rules")
+    return RulesFile(arguments.rules, arguments.redaction_key, lambda _: errors.inc()).current
 
 
 async def _opened(arguments: argparse.Namespace, stop: asyncio.Event) -> Spool:
@@ -92,6 +107,9 @@ def parser() -> argparse.ArgumentParser:
         ("--inference-service", {"default": ""}),
         ("--component", {"default": "predictor"}),
         ("--revision", {"default": ""}),
+        ("--endpoint", {"default": ""}),
+        ("--rules", {"type": Path}),
+        ("--redaction-key", {"type": Path}),
         ("--log-mode", {"choices": get_args(LogMode), "default": "exchange"}),
         ("--accounting-seconds", {"type": float, "default": DEFAULT_SLOT}),
     )

@@ -49,6 +49,7 @@ _ROWS: Final = (
     Metric("servelens_logger_requestid_dropped_total", "counter", SERVICE, "Client request ids unfit for an event."),
     Metric("servelens_logger_ship_errors_total", "counter", (*SERVICE, "reason"), "Failed deliveries, each retried."),
     Metric("servelens_logger_restarts_total", "counter", (*SERVICE, "process"), "Processes restarted by the parent."),
+    Metric("servelens_logger_withheld_total", "counter", (*SERVICE, "reason"), "Bodies a rule could not be applied to."),
     # The names proposed for KServe's agent (kserve/kserve#6181), for dashboards made for those; exchanges, all types.
     Metric("kserve_logger_events_sent_total", "counter", (*SERVICE, "type"), "Exchanges acknowledged by Kafka."),
     Metric("kserve_logger_events_failed_total", "counter", (*SERVICE, "type"), "Exchanges Kafka would not take."),
