@@ -71,7 +71,7 @@ class RedactRule(_Scoped):
     column: Name | None = None
     columns: list[Name] = Field([], description="All columns in order, where rows are lists or packed tensors.")
     header: Literal["x-request-id", "ce-id", "traceparent", "content-type"] | None = None
-    on: Literal["request", "response", "both"] = "both"
+    side: Literal["request", "response", "both"] = "both"  # `on` would be true in YAML 1.1
     action: Literal["drop", "mask", "hmac"]
 
     @model_validator(mode="after")
@@ -89,7 +89,7 @@ class RedactRule(_Scoped):
         hiding = Hiding(self.action, key or b"")
         if self.header is not None:
             return Redaction(self.scope(), HeaderTarget(HEADERS[self.header], self.header, hiding))
-        sides = _SIDES[self.on]
+        sides = _SIDES[self.side]
         if self.json_path is not None:
             steps = jsonpath.parse(self.json_path, f"{where}.json")
             return Redaction(self.scope(), Target(hiding, sides, self.json_path.lstrip("$.") or "$", steps))

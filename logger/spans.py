@@ -13,7 +13,6 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from logger.backlog import Position
-from logger.select import model_of
 from servelens.contract.events import Exchange, Half
 from servelens.contract.identity import ModelIdentity
 from servelens.contract.tracecontext import (
@@ -24,29 +23,34 @@ from servelens.contract.tracecontext import (
     is_own,
     read_traceparent,
     span_id,
-    write_traceparent,
 )
 
 MAX_LINKS: Final = 128  # OpenTelemetry's default limit; the rest is counted
 _TEXT_LIMIT: Final = 256  # characters of what a client has named
 # Semantic conventions, http.request.method: any other is told as _OTHER.
-_METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
-_VERBS: Final = "predict|explain|infer|generate|generate_stream"
-# Pattern of a path's end, template; what an ingress left before it is cut off.
-_ROUTES: Final[Sequence[tuple[re.Pattern[str], str]]] = (
-    (re.compile(r"/v1/models/[^/:]+:(predict|explain)/?\Z"), "/v1/models/{model}:{verb}"),
-    (re.compile(r"/v1/models/[^/:]+/versions/[^/:]+:(predict|explain)/?\Z"), "/v1/models/{model}/versions/{version}:{verb}"),
-    (re.compile(rf"/v2/models/[^/]+/({_VERBS})/?\Z"), "/v2/models/{model}/{verb}"),
-    (re.compile(rf"/v2/models/[^/]+/versions/[^/]+/({_VERBS})/?\Z"), "/v2/models/{model}/versions/{version}/{verb}"),
-    (re.compile(r"/openai/v1/(completions|chat/completions|embeddings|rerank|responses)\Z"), "/openai/v1/{verb}"),
-    (re.compile(r"/inference\.GRPCInferenceService/(ModelInfer|ModelStreamInfer)\Z"), "/inference.GRPCInferenceService/{verb}"),
-)  # fmt: skip
+_METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+# Pattern of a path's end, template; what an ingress left before it is cut off. `{verb}` is from a closed list.
+_MODEL, _VERSION = r"/models/[^/:]+", r"/versions/[^/:]+"
+_V1_VERBS, _V2_VERBS = ":(predict|explain)/?", "/(infer|explain|generate|generate_stream)/?"
+_OPENAI: Final = "completions|chat/completions|embeddings|rerank|responses"
+_GRPC: Final = "/inference.GRPCInferenceService"
+_ROUTES: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
+    (re.compile(pattern + r"\Z"), template)
+    for pattern, template in (
+        (f"/v1{_MODEL}{_V1_VERBS}", "/v1/models/{model}:{verb}"),
+        (f"/v1{_MODEL}{_VERSION}{_V1_VERBS}", "/v1/models/{model}/versions/{version}:{verb}"),
+        (f"/v2{_MODEL}{_V2_VERBS}", "/v2/models/{model}/{verb}"),
+        (f"/v2{_MODEL}{_VERSION}{_V2_VERBS}", "/v2/models/{model}/versions/{version}/{verb}"),
+        (f"/openai/v1/({_OPENAI})", "/openai/v1/{verb}"),
+        (f"{re.escape(_GRPC)}/(ModelInfer|ModelStreamInfer)", _GRPC + "/{verb}"),
+    )
+)
 # gRPC's status codes by number, and those that are the server's fault (semantic conventions, gRPC server spans).
-_GRPC: Final = (
-    "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED "
-    "RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS "
-    "UNAUTHENTICATED"
-).split()
+_GRPC_CODES: Final = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+    "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
 _GRPC_FAULTS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
@@ -59,7 +63,6 @@ class Route(NamedTuple):
     whole: bool
 
 
-@lru_cache(maxsize=1024)
 def route_of(path: str) -> Route:
     """What a path asks for, without the names in it."""
     for pattern, template in _ROUTES:
@@ -139,7 +142,8 @@ def _became(exchange: Exchange) -> tuple[list[tuple[str, Attribute]], bool]:
         found.append(("http.response.status_code", exchange.status))
     grpc = ""
     if exchange.grpcstatus is not None:
-        grpc = _GRPC[exchange.grpcstatus] if exchange.grpcstatus < len(_GRPC) else str(exchange.grpcstatus)
+        code = exchange.grpcstatus
+        grpc = _GRPC_CODES[code] if 0 <= code < len(_GRPC_CODES) else str(code)
         found += ("rpc.system.name", "grpc"), ("rpc.response.status_code", grpc)
     fault = _fault(exchange, grpc)
     if fault:
@@ -172,7 +176,7 @@ def exchange_span(exchange: Exchange, context: TraceContext) -> SpanValues:
 
 def onward(exchange: Exchange, context: TraceContext) -> str:
     """The traceparent the event carries: the exchange's own span if it is recorded, else the client's as it came."""
-    return write_traceparent(context) if context.sampled else exchange.traceparent
+    return context.traceparent if context.sampled else exchange.traceparent
 
 
 def recorded_in(headers: Iterable[tuple[str, bytes]]) -> TraceContext | None:
@@ -232,7 +236,7 @@ class Sends:
             self._away[position] = context, now_ns
 
     def landed(self, positions: Sequence[Position], now_ns: int) -> SpanValues | None:
-        """The span of rows found acknowledged, from the first of the recorded ones' sending; None if none is recorded."""
+        """The span of rows found acknowledged, since the first of the recorded ones was sent; None if none was."""
         if not self._away:
             return None
         found = [self._away.pop(position) for position in positions if position in self._away]

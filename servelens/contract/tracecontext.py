@@ -7,11 +7,15 @@ goes to `servelens.io.tracing`, the only place that knows OpenTelemetry.
 Decision, as OpenTelemetry's parent-based sampler takes it: where the client sent a valid traceparent, its sampled flag
 decides, both ways, so that no trace has holes or strays; the ratio is for exchanges without one. A ratio of 0 therefore
 records what clients ask for and nothing else.
+
+Where the tap inserts the header (`--add-request-id`), it is we who begin the trace, and the header says so: its span id
+follows from its trace id. The exchange's span takes that id, so what the predictor records hangs below it.
 """
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
@@ -29,6 +33,7 @@ _LIMIT: Final = 512  # characters; a later version may be longer than 55, not wi
 # Versions after 00 may append fields, each after a dash; the first four stay (W3C Trace Context 3.2.4 and level 2).
 _FORM: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
+_BEGUN: Final = "begun"  # the kind of span id that `new_trace` derives
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
@@ -51,6 +56,11 @@ class TraceContext:
     def flags(self) -> int:
         """The trace-flags octet."""
         return SAMPLED * self.sampled | RANDOM * self.random
+
+    @property
+    def traceparent(self) -> str:
+        """The header of version 00 that names this span."""
+        return f"00-{self.traceid}-{self.spanid}-{self.flags:02x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +88,6 @@ def read_traceparent(text: str) -> TraceContext | None:
         return None
     octet = int(flags, 16)
     return TraceContext(traceid, spanid, bool(octet & SAMPLED), bool(octet & RANDOM))
-
-
-def write_traceparent(context: TraceContext) -> str:
-    """A traceparent of version 00 that names this span."""
-    return f"00-{context.traceid}-{context.spanid}-{context.flags:02x}"
 
 
 @lru_cache(maxsize=16)
@@ -122,20 +127,30 @@ def trace_id(exchangeid: str) -> str:
     return hashlib.blake2b(exchangeid.encode(), digest_size=16).hexdigest()
 
 
+def new_trace(random_bits: Callable[[int], int], ratio: float) -> TraceContext:
+    """A trace that begins here, for a request that came without a context; what is inserted is its `traceparent`."""
+    traceid = f"{random_bits(128) or 1:032x}"
+    return TraceContext(traceid, span_id(traceid, _BEGUN), sampled(traceid, ratio), random=True)
+
+
 def context_of(exchangeid: str, traceparent: str, ratio: float) -> TraceContext:
     """The context of an exchange's own span, and whether it is recorded; total: a bad traceparent counts as none."""
-    parent = read_traceparent(traceparent) if traceparent else None
-    if parent is not None:
-        return TraceContext(parent.traceid, span_id(exchangeid), parent.sampled, parent.random, parent.spanid)
-    traceid = trace_id(exchangeid)
-    if sampled(traceid, ratio):
-        return TraceContext(traceid, span_id(exchangeid), sampled=True, random=True, tracestate=_tracestate(ratio))
-    return TraceContext(traceid, span_id(exchangeid), sampled=False, random=True)
+    given = read_traceparent(traceparent) if traceparent else None
+    if given is None:
+        traceid = trace_id(exchangeid)
+        given = TraceContext(traceid, span_id(exchangeid), sampled(traceid, ratio), random=True)
+    elif not _begun_here(given):
+        return TraceContext(given.traceid, span_id(exchangeid), given.sampled, given.random, parentid=given.spanid)
+    return replace(given, tracestate=_tracestate(ratio)) if given.sampled else given
 
 
 def is_own(context: TraceContext, exchangeid: str) -> bool:
     """Whether this names the exchange's own span, rather than one its client has sent."""
-    return context.spanid == span_id(exchangeid)
+    return context.spanid == span_id(exchangeid) or _begun_here(context)
+
+
+def _begun_here(context: TraceContext) -> bool:
+    return context.spanid == span_id(context.traceid, _BEGUN)
 
 
 def checked_ratio(text: str, setting: str = "--trace-ratio") -> float:
