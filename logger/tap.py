@@ -37,6 +37,7 @@ from servelens.contract.errors import ConfigError
 from servelens.contract.identity import new_exchange_id
 from servelens.contract.metrics import Instruments
 from servelens.contract.synthetic import verifier
+from servelens.contract.tracecontext import new_trace
 from servelens.io.keys import read_key
 from servelens.io.logs import configure
 
@@ -170,8 +171,6 @@ class Tap:
 
 def request_ids(ratio: float) -> Callable[[], RequestIds]:
     """What makes an inserter for each connection; `ratio` is the share of traces marked as sampled."""
-    from servelens.contract.tracecontext import new_trace
-
     bits = random.Random(os.urandom(32)).getrandbits  # noqa: S311  ids, no secrets
 
     def request_id() -> str:
