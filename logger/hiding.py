@@ -5,7 +5,6 @@ Apart from `redaction`, which finds the values. What is not text has no mask of 
 
 import hmac
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Final, Literal
 
 from logger.jsonpath import Place
@@ -13,7 +12,7 @@ from logger.jsonpath import Place
 Action = Literal["drop", "mask", "hmac"]
 MASK: Final = "***"
 PREFIX: Final = "hmac:"
-_HEX_DIGITS: Final = 32  # 128 bits: nobody finds two values of one, and a column stays readable
+_BYTES: Final = 16  # 128 bits: nobody finds two values of one, and a column stays readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +24,14 @@ class Hiding:
 
     def text(self, value: str) -> str:
         """What stands for a text; empty if it is dropped."""
-        return self.raw(value.encode("utf-8", "surrogatepass")).decode()
+        if self.action == "hmac":
+            return self._digest(value.encode())
+        return MASK if self.action == "mask" else ""
 
     def raw(self, value: bytes) -> bytes:
         """The same for an element of a BYTES tensor."""
         if self.action == "hmac":
-            return PREFIX.encode() + hmac.new(self.key, value, sha256).hexdigest()[:_HEX_DIGITS].encode()
+            return self._digest(value).encode()
         return MASK.encode() if self.action == "mask" else b""
 
     def value(self, value: Any) -> Any:
@@ -43,7 +44,13 @@ class Hiding:
 
     def at(self, parent: Place, key: Any) -> None:
         """Hide what stands at `key`: a dropped member is gone, a dropped element is null, so that none moves up."""
-        if self.action == "drop" and isinstance(parent, dict):
-            parent.pop(key, None)
+        if self.action == "drop":
+            if isinstance(parent, dict):
+                parent.pop(key, None)
+            else:
+                parent[key] = None
         else:
             parent[key] = self.value(parent[key])
+
+    def _digest(self, value: bytes) -> str:
+        return PREFIX + hmac.digest(self.key, value, "sha256")[:_BYTES].hex()

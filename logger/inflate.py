@@ -1,4 +1,4 @@
-"""A compressed body decoded in bounds: never more bytes than the limit, whatever a bomb would make of itself.
+"""A compressed body decoded in bounds: never more bytes than the limits, whatever a bomb would make of itself.
 
 Apart from `redaction`, which reads what comes out. Sources: RFC 9110 section 8.4.1 (gzip, deflate), RFC 7932 (br).
 """
@@ -12,6 +12,8 @@ import brotli
 from servelens.contract.errors import PayloadError, TooLarge
 
 LIMIT: Final = 16 << 20  # bytes of a decoded body
+RATIO: Final = 100  # what is larger than FREE may be so many times its compressed size; JSON is near ten
+FREE: Final = 1 << 20
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _FIELD: Final = "content-encoding"
 
@@ -51,13 +53,14 @@ _DECODERS: Final[Mapping[str, Callable[[bytes, int], bytes]]] = {
 
 
 def inflated(body: bytes, encoding: str, limit: int = LIMIT) -> bytes:
-    """The body without its coding; PayloadError (`encoding`) if that is unknown or broken, TooLarge over `limit`."""
+    """The body without its coding; PayloadError (`encoding`) if that is unknown or broken, TooLarge over the limits."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return body
     decode = _DECODERS.get(name)
     if decode is None:
         raise PayloadError(_FIELD, "is none of gzip, deflate, br", reason="encoding")
+    limit = min(limit, max(FREE, RATIO * len(body)))
     try:
         out = decode(body, limit)
     except (zlib.error, brotli.error) as error:

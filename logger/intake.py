@@ -41,9 +41,10 @@ class Intake:
         rules: Callable[[], Rules] = lambda: NO_RULES,
         on_withheld: Callable[[str], None] = lambda _: None,
         endpoint: str = "",
+        trace: Callable[[Exchange], Exchange] | None = None,
     ) -> None:
         self._identity, self._mode, self._endpoint = identity, mode, endpoint
-        self._rules, self._on_withheld = rules, on_withheld
+        self._rules, self._on_withheld, self._trace = rules, on_withheld, trace
         self._record_limit, self._batch_bytes = record_limit, batch_bytes
         self._identities: dict[str, ModelIdentity] = {}
         self.batch, self._received, self._tapid, self._seq = Batch(), dict[str, int](), "", 0
@@ -83,6 +84,8 @@ class Intake:
         if isinstance(treated, str):
             batch.reasons[treated] += 1
             return
+        if self._trace is not None:
+            treated = self._trace(treated)
         for row in self._rows(treated):
             batch.add(row)
             self._seq = row.seq

@@ -25,11 +25,12 @@ from logger.receiving import Receiver, listen
 from logger.recording import Recorder
 from logger.rules import NO_RULES, Rules
 from logger.spool import SEGMENT_BYTES, Policy, Spool
+from logger.tracing import Tracing
 from servelens.contract.errors import ServeLensError, StateError
 from servelens.contract.events import LogMode
 from servelens.contract.identity import ModelIdentity
 from servelens.contract.metrics import SERVICE, Instruments
-from servelens.io import logs
+from servelens.io import logs, otlp
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +48,13 @@ async def serve(arguments: argparse.Namespace) -> int:
     )
     instruments = Instruments(CollectorRegistry())
     labels = {name: identity.labels()[name] for name in SERVICE}
+    tracing = Tracing.of(arguments, identity, instruments)
     withheld = instruments["servelens_logger_withheld_total"]
     intake = Intake(
         identity, arguments.log_mode, arguments.record_bytes, batch_bytes=min(BATCH_BYTES, spool.segment_bytes // 4),
         rules=_rules(arguments, instruments), endpoint=arguments.endpoint,
         on_withheld=lambda reason: withheld.labels(**labels, reason=reason).inc(),
+        trace=tracing.trace if tracing else None,
     )  # fmt: skip
     recorder = Recorder(
         spool, intake, arguments.accounts, identity, instruments,
@@ -64,6 +67,8 @@ async def serve(arguments: argparse.Namespace) -> int:
     if not recorder.broken.is_set():
         await recorder.finish()
     spool.close()
+    if tracing is not None:
+        tracing.close()
     log.info("ended", extra={"row": spool.state.seq, "spooled": spool.state.spooled})
     return int(recorder.broken.is_set())
 
@@ -74,7 +79,7 @@ def _rules(arguments: argparse.Namespace, instruments: Instruments) -> Callable[
     from logger.rulesfile import RulesFile  # pydantic's weight only where rules are
 
     errors = instruments["servelens_task_errors_total"].labels(task="recorder.rules")
-    return RulesFile(arguments.rules, arguments.redaction_key, lambda _: errors.inc()).current
+    return RulesFile(arguments.rules, arguments.redaction_key, on_error=lambda _: errors.inc()).current
 
 
 async def _opened(arguments: argparse.Namespace, stop: asyncio.Event) -> Spool:
@@ -115,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for flag, options in flags:
         made.add_argument(flag, **options)
+    otlp.add_arguments(made)
     return made
 
 

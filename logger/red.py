@@ -4,12 +4,12 @@ Apart since it is the hot path's other half: an exchange costs one dict entry an
 which lock and write to a shared file at each step, are fed in bulk a few times a second.
 """
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
 from logger.answers import CLOSED_EARLY, FAILURES
+from logger.bulk import BulkHistogram
 from servelens.contract.metrics import LATENCY, Instruments
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
@@ -30,8 +30,7 @@ class Red:
             self._bound("servelens_upstream_errors_total", reason=reason)
         self._children: dict[tuple[str, int], Any] = {}
         self._codes = Counter[tuple[str, int]]()
-        self._buckets = [0] * (len(LATENCY) + 1)
-        self._seconds = 0.0
+        self._seconds = BulkHistogram(self._duration, LATENCY)
         self.in_flight = 0
 
     def _bound(self, name: str, **labels: str) -> Any:
@@ -40,8 +39,7 @@ class Red:
     def answered(self, method: str, status: int, seconds: float) -> None:
         """One exchange answered, `seconds` after its request head."""
         self._codes[method, status] += 1
-        self._buckets[bisect_left(LATENCY, seconds)] += 1
-        self._seconds += seconds
+        self._seconds.observe(seconds)
 
     def unfit_request_id(self) -> None:
         """A client's request id was dropped."""
@@ -62,12 +60,7 @@ class Red:
         for key, count in self._codes.items():
             self._child(*key).inc(count)
         self._codes.clear()
-        # prometheus-client has no bulk observe; one `observe` an exchange costs as much as parsing its request.
-        for bucket, count in zip(self._duration._buckets, self._buckets, strict=True):  # noqa: SLF001
-            if count:
-                bucket.inc(count)
-        self._duration._sum.inc(self._seconds)  # noqa: SLF001
-        self._buckets, self._seconds = [0] * len(self._buckets), 0.0
+        self._seconds.flush()
 
     def _child(self, method: str, status: int) -> Any:
         key = (method if method in _METHODS else _OTHER, status)

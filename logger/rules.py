@@ -11,16 +11,22 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
+from urllib.parse import unquote
 
+from logger.document import is_answer
 from logger.hiding import Hiding
-from logger.redaction import Target, bounded, is_answer, redact, slot
+from logger.redaction import redact
 from logger.select import model_of
+from logger.targets import Target, bounded, slot
 from servelens.contract.errors import PayloadError
 from servelens.contract.events import Exchange, Half, Side
 
 _ERRORS: Final = 400
 _HASH_BYTES: Final = 8
 _WITHHELD: Final = "body"
+_DEFAULT_KEY: Final = b"servelens sampling"
+# What a body may still do to code that read it without a complaint; PayloadError is what it says of it.
+_FAULTS: Final = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +38,30 @@ class Scope:
     method: str = ""
 
     def holds(self, path: str, model: str, method: str) -> bool:
-        """Whether an exchange is meant."""
+        """Whether an exchange is meant, however its path is spelled."""
         return (
-            (not self.path or fnmatchcase(path, self.path))
+            (not self.path or any(fnmatchcase(text, self.path) for text in _spellings(path)))
             and (not self.model or fnmatchcase(model, self.model))
             and (not self.method or method == self.method)
         )
 
+    def may_hold(self, path: str, model: str) -> bool:
+        """The same, taking a path or model that is not known for the one that is meant."""
+        known = Scope(self.path if path else "", self.model if model else "")
+        return known.holds(path, model, "")
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The share of the exchanges meant that is logged, by status too: `statuses` empty means any, and none."""
+    """The share of the exchanges meant that is logged, by status too: `statuses` empty means any, and none.
+
+    With `log` False none of them is, and they count as `filtered`.
+    """
 
     scope: Scope
-    sample: float
+    sample: float = 1.0
     statuses: tuple[range, ...] = ()
+    log: bool = True
 
     def holds(self, status: int | None) -> bool:
         """Whether a status is meant."""
@@ -64,7 +79,7 @@ class HeaderTarget:
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """A rule with its scope."""
+    """A rule with its scope: it hides too much rather than too little where path or model is not known."""
 
     scope: Scope
     target: Target | HeaderTarget
@@ -80,10 +95,17 @@ class Rules:
         redactions: Sequence[Redaction] = (),
         key: bytes = b"",
     ) -> None:
-        self._log, self._key = log, key[:64]
+        self._log, self._key = log, key[:64] or _DEFAULT_KEY
         self._select, self._redactions = tuple(select), tuple(redactions)
         # Paths come from clients, so what is remembered of them is bounded.
         self._of = lru_cache(maxsize=1024)(self._meant)
+
+    @classmethod
+    def parse(cls, text: str, key: bytes | None = None, where: str = "--rules") -> "Rules":
+        """The rules of a file's text; ConfigError names the key at fault. `key` is the secret of `hmac`."""
+        from logger.rulesfile import parse  # pydantic's weight only where rules are
+
+        return parse(text, key, where)
 
     def treat(self, exchange: Exchange, on_withheld: Callable[[str], None] = lambda _: None) -> Exchange | str:
         """The exchange as it may be stored, or the account's reason against it; never raises for what is in it.
@@ -96,17 +118,19 @@ class Rules:
             return exchange
         model = exchange.identity.modelname or model_of(exchange.path)
         selections, targets, headers = self._of(exchange.path, model, exchange.method)
-        rate = next((rule.sample for rule in selections if rule.holds(exchange.status)), 1.0)
-        if rate < 1.0:
-            if self._drawn(exchange.exchangeid) >= rate:
-                return "sampled" if rate else "filtered"
-            exchange = replace(exchange, samplerate=rate)
+        chosen = next((rule for rule in selections if rule.holds(exchange.status)), None)
+        if chosen is not None and not chosen.log:
+            return "filtered"
+        if chosen is not None and chosen.sample < 1.0:
+            if self._drawn(exchange.exchangeid) >= chosen.sample:
+                return "sampled"
+            exchange = replace(exchange, samplerate=chosen.sample)
         return self._hidden(exchange, targets, headers, on_withheld) if targets or headers else exchange
 
     def _meant(
         self, path: str, model: str, method: str
     ) -> tuple[tuple[Selection, ...], tuple[Target, ...], tuple[HeaderTarget, ...]]:
-        meant = [rule.target for rule in self._redactions if rule.scope.holds(path, model, method)]
+        meant = [rule.target for rule in self._redactions if rule.scope.may_hold(path, model)]
         return (
             tuple(rule for rule in self._select if rule.scope.holds(path, model, method)),
             tuple(target for target in meant if isinstance(target, Target)),
@@ -140,6 +164,15 @@ class Rules:
 NO_RULES: Final = Rules()
 
 
+def _spellings(path: str) -> set[str]:
+    """A path as it came, and as a server may read it: without authority, fragment, escapes and last slash."""
+    plain = path.partition("#")[0]
+    scheme, _, rest = plain.partition("://")
+    if rest and scheme.isalpha():
+        plain = "/" + rest.partition("/")[2]
+    return {path, plain, unquote(plain), unquote(plain).rstrip("/")}
+
+
 def _treated(
     half: Half,
     side: Side,
@@ -153,13 +186,15 @@ def _treated(
     here = [target for target in targets if side in target.sides]
     why = "error_body" if side == "response" and _may_echo(exchange, half) else ""
     try:
-        treated, changed = redact(half, side, here) if here and not why else (half, [])
+        treated, changed = redact(half, side, here) if here and not why else (half, list[str]())
     except PayloadError as error:
-        why, changed = error.reason, []
+        why = error.reason
+    except _FAULTS:
+        why = "failed"
     if why:
         on_withheld(why)
         slots.append(slot(side, _WITHHELD))
-        return replace(half, body=b"", truncated=True, header_length=None)
+        return replace(half, body=b"", truncated=True, header_length=None, encoding="")
     slots += changed
     return treated
 
@@ -181,6 +216,8 @@ def _without(exchange: Exchange, target: HeaderTarget, slots: list[str]) -> Exch
     else:
         value = getattr(exchange, target.field)
         changes = {target.field: target.hiding.text(value)} if value else {}
+        if target.field == "requestid" and exchange.sources:
+            changes = {**changes, "sources": ()}  # foreign events are called after it
     if changes:
         slots.append(slot("request", "header", target.header))
     return replace(exchange, **changes)  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
 """The rules as an operator writes them: YAML, checked whole, read again when the file changes.
 
 Apart from `rules`, which needs no pydantic: a logger without `--rules` never imports this. `schema()` is the JSON
-Schema of the file, for editors and CI.
+Schema of the file, for editors and CI. Replace the file, as Kubernetes does with a mounted one, rather than write in
+it: half a file may be valid, and hide less.
 """
 
 import logging
@@ -10,19 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from logger import jsonpath
+from logger import jsonpath, strictyaml
 from logger.hiding import Hiding
-from logger.redaction import Target
-from logger.rules import HeaderTarget, Redaction, Rules, Scope, Selection
+from logger.rules import NO_RULES, HeaderTarget, Redaction, Rules, Scope, Selection
+from logger.targets import Target
 from servelens.contract.errors import ConfigError
 from servelens.contract.events import Side
 
 log = logging.getLogger(__name__)
 
-SIZE_LIMIT: Final = 1 << 20  # characters
+SIZE_LIMIT: Final = 1 << 20  # bytes
 _KEY_BYTES: Final = 16
 # Headers that are kept at all, and where.
 HEADERS: Final = {
@@ -32,7 +32,8 @@ HEADERS: Final = {
     "content-type": "content_type",
 }
 Name = Annotated[str, Field(min_length=1, max_length=256)]
-_SIDES: Final[dict[str, frozenset[Side]]] = {
+_On = Literal["request", "response", "both"]
+_SIDES: Final[dict[_On, frozenset[Side]]] = {
     "request": frozenset(("request",)),
     "response": frozenset(("response",)),
     "both": frozenset(("request", "response")),
@@ -59,9 +60,15 @@ class SelectRule(_Scoped):
     log: bool = True
     sample: float = Field(1.0, ge=0, le=1)
 
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if any(not span for span in _statuses(self.status)):
+            raise ValueError("the range of status must not end before it begins")
+        return self
+
     def selection(self) -> Selection:
         """As the recorder needs it."""
-        return Selection(self.scope(self.method), self.sample if self.log else 0.0, _statuses(self.status))
+        return Selection(self.scope(self.method), self.sample, _statuses(self.status), self.log)
 
 
 class RedactRule(_Scoped):
@@ -71,15 +78,20 @@ class RedactRule(_Scoped):
     column: Name | None = None
     columns: list[Name] = Field([], description="All columns in order, where rows are lists or packed tensors.")
     header: Literal["x-request-id", "ce-id", "traceparent", "content-type"] | None = None
-    side: Literal["request", "response", "both"] = "both"  # `on` would be true in YAML 1.1
+    on: _On | None = Field(None, description="Which bodies; both, if neither on nor side is given.")
+    side: _On | None = Field(None, description="The same as on, for tools of YAML 1.1, where on means true.")
     action: Literal["drop", "mask", "hmac"]
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         if sum(value is not None for value in (self.json_path, self.column, self.header)) != 1:
             raise ValueError("give one of json, column, header")
-        if self.columns and self.column not in self.columns:
-            raise ValueError("columns must hold the column")
+        if self.columns and self.columns.count(self.column or "") != 1:
+            raise ValueError("columns must hold the column once")
+        if self.on and self.side:
+            raise ValueError("give on or side")
+        if (self.on or self.side) and self.header is not None:
+            raise ValueError("a header has no on or side")
         return self
 
     def redaction(self, key: bytes | None, where: str) -> Redaction:
@@ -89,7 +101,7 @@ class RedactRule(_Scoped):
         hiding = Hiding(self.action, key or b"")
         if self.header is not None:
             return Redaction(self.scope(), HeaderTarget(HEADERS[self.header], self.header, hiding))
-        sides = _SIDES[self.side]
+        sides = _SIDES[self.on or self.side or "both"]
         if self.json_path is not None:
             steps = jsonpath.parse(self.json_path, f"{where}.json")
             return Redaction(self.scope(), Target(hiding, sides, self.json_path.lstrip("$.") or "$", steps))
@@ -124,11 +136,13 @@ def schema() -> dict[str, Any]:
 def parse(text: str, key: bytes | None = None, where: str = "--rules") -> Rules:
     """The rules of a file's text; ConfigError names the key at fault and never repeats a value."""
     if len(text) > SIZE_LIMIT:
-        raise ConfigError(where, f"has more than {SIZE_LIMIT} characters", "Write fewer rules.")
+        raise ConfigError(where, f"has more than {SIZE_LIMIT} bytes", "Write fewer rules.")
     try:
-        document = RulesDocument.model_validate(yaml.safe_load(text) or {})
-    except yaml.YAMLError as error:
-        raise ConfigError(where, "is not YAML", "Begin with `version: 1`.") from error
+        loaded = strictyaml.load(text)
+    except ValueError as error:
+        raise ConfigError(where, str(error), "Begin with `version: 1`, and write each key once.") from None
+    try:
+        document = RulesDocument.model_validate({} if loaded is None else loaded)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -151,49 +165,64 @@ def read_key(path: Path | None) -> bytes | None:
 
 
 class RulesFile:
-    """The rules of a file as it is now. A wrong change is told and counted once; the last good ones stay."""
+    """The rules of a file as it is now; without a path there are none.
+
+    A wrong change is told and counted once, and the last good rules stay; at the start it is a ConfigError.
+    """
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         key_file: Path | None = None,
-        on_error: Callable[[Exception], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         every: float = 1.0,
+        on_error: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self._path, self._key, self._on_error = path, read_key(key_file), on_error
         self._clock, self._every, self._looked = clock, every, clock()
+        self._mark, self._rules = (0, 0, 0), NO_RULES
+        if path is None:
+            return
         try:
-            self._mark = self._stamp()
-            self._rules = self._read()
+            self._mark, self._rules = _stamp(path), self._read(path)
         except OSError as error:
             raise ConfigError("--rules", f"cannot read {path} ({error.strerror})", "Give a readable file.") from error
 
     def current(self) -> Rules:
         """Looks at the file at most every `every` seconds."""
+        if self._path is None:
+            return self._rules
         now = self._clock()
         if now - self._looked >= self._every:
             self._looked = now
-            self._look()
+            self._look(self._path)
         return self._rules
 
-    def _look(self) -> None:
+    def _look(self, path: Path) -> None:
         try:
-            mark = self._stamp()
+            mark = _stamp(path)
             if mark == self._mark:
                 return
             self._mark = mark
-            self._rules = self._read()
-            log.info("rules read again")
+            rules = self._read(path)
+            if _stamp(path) == mark:  # else it is being written, and the next look sees another mark
+                self._rules = rules
+                log.info("rules read again")
         except FileNotFoundError:
             return  # between two versions of a mounted file
         except (ConfigError, OSError) as error:
             log.error("rules left as they were", extra={"problem": str(error)})  # noqa: TRY400  it says what to do
             self._on_error(error)
 
-    def _read(self) -> Rules:
-        return parse(self._path.read_text(), self._key)
+    def _read(self, path: Path) -> Rules:
+        with path.open("rb") as file:
+            raw = file.read(SIZE_LIMIT + 1)
+        try:
+            return parse(raw.decode(), self._key)
+        except UnicodeDecodeError as error:
+            raise ConfigError("--rules", f"is not UTF-8 (byte {error.start})", "Save it as UTF-8.") from None
 
-    def _stamp(self) -> tuple[int, int, int]:
-        found = self._path.stat()  # through the symlinks of a mounted ConfigMap
-        return found.st_mtime_ns, found.st_size, found.st_ino
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    found = path.stat()  # through the symlinks of a mounted ConfigMap
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -29,7 +29,9 @@ _MODELS: Final = (
 @lru_cache(maxsize=1024)
 def model_of(path: str) -> str:
     """The model an inference path names, whatever prefix an ingress left before it; empty if it names none."""
-    found = next((match for pattern in _MODELS if (match := pattern.search(path))), None)
+    # A server reads `/v2/mod%65ls/…` as the same path; a model's own escapes are looked at before they are undone.
+    spellings = (path, unquote(path.partition("#")[0]))
+    found = next((match for text in spellings for form in _MODELS if (match := form.search(text))), None)
     return unquote(found[1]) if found else ""
 
 

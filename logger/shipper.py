@@ -20,13 +20,16 @@ from prometheus_client import CollectorRegistry
 
 from logger import cursor as cursors
 from logger.child import stop_flag
+from logger.deliveries import Deliveries
 from logger.refusal import is_refusal
 from logger.shipping import Shipping
 from logger.state import Cursor
+from logger.tracing import Tracing
 from servelens.contract.errors import BrokerError, ConfigError, ServeLensError
+from servelens.contract.identity import ModelIdentity
 from servelens.contract.metrics import Instruments
 from servelens.contract.topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX, Topics, shared_topics
-from servelens.io import kafka, logs, topics
+from servelens.io import kafka, logs, otlp, topics
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +151,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--namespace", default="")
     made.add_argument("--inference-service", default="")
     made.add_argument("--component", default="predictor")
+    otlp.add_arguments(made)
     return made
 
 
@@ -157,11 +161,15 @@ def ship(arguments: argparse.Namespace) -> None:
     settings = replace(kafka.from_arguments(arguments), bootstrap_timeout_ms=BOOTSTRAP_MS)
     settings.options()  # a wrong setting is told now, not retried
     cursors.wait_lock(arguments.spool, cursors.SHIPPER_LOCK, _patience(stop))
-    errors = Instruments(CollectorRegistry())["servelens_logger_ship_errors_total"]
+    instruments = Instruments(CollectorRegistry())
+    errors = instruments["servelens_logger_ship_errors_total"]
     service = (arguments.namespace, arguments.inference_service, arguments.component)
+    tracing = Tracing.of(arguments, ModelIdentity(*service), instruments)
     for reason in (*(reason for _, reason in _REASONS), "spool"):
         errors.labels(*service, reason)
-    shipping = Shipping(arguments.spool, Topics(arguments.topic_prefix).payloads)
+    topic = Topics(arguments.topic_prefix).payloads
+    deliveries = Deliveries(topic, instruments, service, tracing.tracer.record if tracing else None)
+    shipping = Shipping(arguments.spool, topic, watch=deliveries)
     shipper = Shipper(
         shipping,
         lambda: ensure_topic(settings, arguments.topic_prefix, arguments.partitions, arguments.create_topics),
@@ -172,6 +180,8 @@ def ship(arguments: argparse.Namespace) -> None:
     log.info("shipping", extra={"row": shipping.cursor.seq, "shipped": shipping.cursor.shipped})
     shipper.run(stop)
     shipping.close()
+    if tracing is not None:
+        tracing.close()
 
 
 def _patience(stop: threading.Event) -> Callable[[float], bool]:

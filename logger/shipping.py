@@ -8,9 +8,9 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from kafka.errors import MessageSizeTooLargeError
 
@@ -18,7 +18,7 @@ from logger import cursor as cursors
 from logger import segment as segments
 from logger.backlog import Backlog, Entry, Position
 from logger.flight import Flight
-from logger.refusal import is_refusal, marker
+from logger.refusal import Headers, is_refusal, marker
 from logger.segment import unpack_headers
 from logger.state import EMPTY, Cursor, Span, rebuilt, waiting
 from servelens.contract.errors import StateError
@@ -51,13 +51,27 @@ def advanced(cursor: Cursor, landed: Iterable[tuple[Entry, bool]], live: Mapping
     return cursor
 
 
+class Watch(Protocol):
+    """Who is told of rows on their way."""
+
+    def sent(self, position: Position, headers: Headers) -> None:
+        """A row was given to the client."""
+
+    def landed(self, positions: Sequence[Position]) -> None:
+        """Rows were acknowledged, or let pass."""
+
+    def ended(self) -> None:
+        """The producer is gone."""
+
+
 class Shipping:
     """One spool's rows to one topic. `session` is one producer's life; the caller makes the next one."""
 
     def __init__(
         self, folder: Path, topic: str, clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep, watch: Watch | None = None,
     ) -> None:  # fmt: skip
+        self._watch = watch
         self._folder, self._topic, self._clock, self._sleep = folder, topic, clock, sleep
         self._backlog = Backlog(folder)
         self._cursor: Cursor | None = None
@@ -95,7 +109,7 @@ class Shipping:
 
     def _step(self, flight: Flight, grace: float | None) -> bool:
         sent = self._fill(flight)
-        self._take_down(flight.landed())
+        self._land(flight)
         if self._clock() - self._saved_at >= SAVE_AFTER:
             self._advance()
         if grace is not None and (grace <= 0 or not (sent or flight)):
@@ -140,6 +154,8 @@ class Shipping:
         value, timestamp = (b"", None) if level == MARKER else (entry.row.value, entry.row.timestamp_ms)
         try:
             flight.send(entry, cut, value, timestamp)
+            if self._watch is not None:
+                self._watch.sent(entry.position, cut)
         except MessageSizeTooLargeError as error:
             # The client itself says so, and nothing was sent: no need to fly alone first.
             if level == MARKER:
@@ -162,6 +178,13 @@ class Shipping:
             if self._acked:
                 self._acked.discard(entry.position)
 
+    def _land(self, flight: Flight) -> None:
+        entries = flight.landed()
+        if entries:
+            self._take_down(entries)
+            if self._watch is not None:
+                self._watch.landed([entry.position for entry in entries])
+
     def _advance(self) -> None:
         if not self._landed:
             return
@@ -177,9 +200,11 @@ class Shipping:
 
     def _finish(self, flight: Flight, grace: float) -> None:
         flight.close(grace)
-        self._take_down(flight.landed())
+        self._land(flight)
         with contextlib.suppress(sqlite3.OperationalError):  # what has landed stays noted
             self._advance()
+        if self._watch is not None:
+            self._watch.ended()
         down, failed = flight.out_of_turn()
         self._acked |= down
         for position, error in failed.items():

@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 BRIDGE_NAMESPACE = UUID("6f6e7d8a-2b51-5c0e-9d1f-73c1a6f2e4b0")
 
 REQUEST_ID_LIMIT = 128  # visible ASCII characters
-_REQUEST_ID = re.compile(r"[!-~]{1,%d}" % REQUEST_ID_LIMIT)
+_REQUEST_ID = re.compile(rf"[!-~]{{1,{REQUEST_ID_LIMIT}}}")
 _48_BITS, _62_BITS = (1 << 48) - 1, (1 << 62) - 1
 
 

@@ -39,7 +39,7 @@ _ROWS: Final = (
     Metric("servelens_requests_total", "counter", (*SERVICE, "method", "code"), "Exchanges answered, by status code."),
     Metric("servelens_request_duration_seconds", "histogram", SERVICE, "Request head to last response byte.", LATENCY),
     Metric("servelens_requests_in_flight", "gauge", SERVICE, "Exchanges begun and not yet answered."),
-    Metric("servelens_upstream_errors_total", "counter", (*SERVICE, "reason"), "Exchanges without an answer of the predictor."),
+    Metric("servelens_upstream_errors_total", "counter", (*SERVICE, "reason"), "Exchanges left unanswered."),
     Metric("servelens_logger_offered_total", "counter", SERVICE, "Exchanges whose request head reached the tap."),
     Metric("servelens_logger_shipped_total", "counter", SERVICE, "Exchanges acknowledged by Kafka."),
     Metric("servelens_logger_waiting", "gauge", SERVICE, "Exchanges open, handed over or spooled, not yet shipped."),
@@ -49,7 +49,8 @@ _ROWS: Final = (
     Metric("servelens_logger_requestid_dropped_total", "counter", SERVICE, "Client request ids unfit for an event."),
     Metric("servelens_logger_ship_errors_total", "counter", (*SERVICE, "reason"), "Failed deliveries, each retried."),
     Metric("servelens_logger_restarts_total", "counter", (*SERVICE, "process"), "Processes restarted by the parent."),
-    Metric("servelens_logger_withheld_total", "counter", (*SERVICE, "reason"), "Bodies a rule could not be applied to."),
+    Metric("servelens_logger_withheld_total", "counter", (*SERVICE, "reason"), "Bodies left out, by why."),
+    Metric("servelens_spans_total", "counter", (*SERVICE, "result"), "Spans recorded, by what became of them."),
     # The names proposed for KServe's agent (kserve/kserve#6181), for dashboards made for those; exchanges, all types.
     Metric("kserve_logger_events_sent_total", "counter", (*SERVICE, "type"), "Exchanges acknowledged by Kafka."),
     Metric("kserve_logger_events_failed_total", "counter", (*SERVICE, "type"), "Exchanges Kafka would not take."),

@@ -19,8 +19,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
-from servelens.contract.errors import ConfigError
-
 Attribute: TypeAlias = "str | int | float | bool"
 Attributes: TypeAlias = tuple[tuple[str, Attribute], ...]
 SpanKind = Literal["server", "producer"]
@@ -151,14 +149,3 @@ def is_own(context: TraceContext, exchangeid: str) -> bool:
 
 def _begun_here(context: TraceContext) -> bool:
     return context.spanid == span_id(context.traceid, _BEGUN)
-
-
-def checked_ratio(text: str, setting: str = "--trace-ratio") -> float:
-    """A ratio as an operator writes it; ConfigError for what is no number from 0 to 1."""
-    try:
-        ratio = float(text)
-    except ValueError:
-        ratio = -1.0
-    if not 0 <= ratio <= 1:
-        raise ConfigError(setting, f"{text[:24]!r} is no share", "Give a number from 0 to 1.")
-    return ratio

@@ -80,7 +80,7 @@ def test_a_named_member_is_dropped_masked_or_stands_under_its_hmac() -> None:
     rows = {"instances": [{"ssn": SECRET, "age": 3}, {"ssn": SECRET, "age": 4}]}
     dropped = treated("{column: ssn, action: drop}", exchange(rows))
     assert request_of(dropped) == {"instances": [{"age": 3}, {"age": 4}]}
-    assert dropped.redacted == ("request.ssn",)
+    assert dropped.redacted == ("request.instances.ssn",)
     masked = request_of(treated("{column: ssn, action: mask}", exchange(rows)))
     assert masked["instances"][0] == {"ssn": "***", "age": 3}
     hashed = request_of(treated("{column: ssn, action: hmac}", exchange(rows)))["instances"]
@@ -378,7 +378,7 @@ def test_a_change_is_taken_up_and_a_wrong_one_is_not(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--rules"):
         RulesFile(file)
     file.write_text("version: 1")
-    watched = RulesFile(file, None, errors.append, lambda: now[0])
+    watched = RulesFile(file, None, lambda: now[0], on_error=errors.append)
     assert isinstance(watched.current().treat(exchange({})), Exchange)
     for text, fate in (("version: 1\nlog: false", "not_logged"), ("version: nonsense", "not_logged")):
         file.write_text(text)
