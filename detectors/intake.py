@@ -129,7 +129,7 @@ class Intake:
         event_us = clamp_event_time(exchange.arrived_us, record.timestamp * 1000, self._max_age)
         slot = slot_of(event_us, self._slot_seconds)
         self._slot = max(self._slot, slot)
-        if exchange.status is not None and exchange.status != 200:
+        if not _succeeded(exchange):
             return "failed"
         table = _table(profile, exchange)
         group = self._groups.setdefault((profile.digest, slot, tuple(table.columns)), _Group(profile))
@@ -162,6 +162,11 @@ class Intake:
         )
         self._restart()
         return batch
+
+
+def _succeeded(exchange: Exchange) -> bool:
+    """KServe's agent logs what succeeded and names no status; from the tap, no status means that no answer came."""
+    return exchange.status == 200 or (exchange.status is None and not exchange.tapid)
 
 
 def _table(profile: Profile, exchange: Exchange) -> Table:

@@ -40,7 +40,10 @@ class WholeLogger:
         until(lambda: self.get("/readyz").status_code == 200, "ready", 30)
 
     def wait_shipped(self, count: int) -> dict[str, Any]:
-        until(lambda: self.account()["shipped"] >= count, f"{count} shipped of {self.account()}", 60)
+        try:
+            until(lambda: self.account()["shipped"] >= count, f"{count} shipped", 60)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.account()}") from error
         return self.account()
 
 
