@@ -253,7 +253,8 @@ class Responses:
 
 
 def _kept(headers: Headers, names: frozenset[bytes]) -> Headers:
-    return {lower: value for name, value in headers.items() if (lower := name.lower()) in names}
+    # httptools leaves the white space after a value (RFC 9110 section 5.5: no part of it).
+    return {lower: value.rstrip() for name, value in headers.items() if (lower := name.lower()) in names}
 
 
 def _stop(error: httptools.HttpParserError) -> None:

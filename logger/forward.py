@@ -6,14 +6,13 @@ no connection to the predictor to be had does the tap give an answer of its own,
 """
 
 import asyncio
-import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, cast
 
 from logger.answers import CLOSED_EARLY, answer
 from logger.budget import Budget
+from logger.endings import all_arrived, reset, was_reset
 from logger.http1 import DEFAULT_CAP, Observer, Watch
 from logger.later import Later
 from logger.red import Red
@@ -25,7 +24,9 @@ WRITE_LIMIT: Final = 64 << 10  # bytes waiting for one end at which the other is
 # After the last response byte a client may go on sending this long, to nobody; nginx's lingering_time.
 LINGER_SECONDS: Final = 30.0
 SWEEPS: Final = 2  # an idle connection is closed after one and a half times its limit at the latest
-_RESET: Final = struct.pack("ii", 1, 0)  # linger on, zero seconds: closing sends RST
+# How long after an end has sent its last, or was written to since, it is asked whether an RST came; how often later.
+NOTICE_SECONDS: Final = 0.02
+NOTICE_AGAIN: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -103,6 +104,7 @@ class _Client(asyncio.Protocol):
         self._turned_away = False
         self._asked = self._answered = False  # no more will come from the client; no more will go to it
         self._timer: asyncio.TimerHandle | None = None
+        self._notice: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -115,6 +117,8 @@ class _Client(asyncio.Protocol):
             data = self._ids.feed(data)
         self._forward(data)
         self._sight.request(data)
+        if self._answered:
+            self.notice_reset()
         if self._owed:
             self._answer(self._owed)
 
@@ -137,18 +141,19 @@ class _Client(asyncio.Protocol):
         if self._upstream is not None and not self._answered:
             self._upstream.resume_reading()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         self._shared.later.flush()
         self._shared.gone(self)
         self._shared.turned_away -= self._turned_away
         self._forward = _discard
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._notice):
+            if timer is not None:
+                timer.cancel()
         if self._connecting is not None:
             self._connecting.cancel()
         self._sight.lost()
         if self._upstream is not None:
-            self._upstream.abort()
+            reset(self._upstream) if exc is not None else self._upstream.abort()
 
     # The way up.
 
@@ -213,18 +218,46 @@ class _Client(asyncio.Protocol):
         self._end_answers()
         return not self._asked
 
-    def upstream_lost(self) -> None:
-        """The connection to the predictor is gone."""
+    def upstream_lost(self, by_reset: bool) -> None:
+        """The connection to the predictor is gone, by an RST or not."""
         self._shared.later.flush()
         self._upstream, self._forward = None, _discard
         if self.transport.is_closing():
             return
         if not self._answered:
             self._note_no_answer()
-            self._reset()
+            reset(self.transport)
         elif self._asked:
             self.transport.close()
+        elif by_reset:
+            self._reset_once_arrived()
         self.resume_reading()
+
+    def notice_reset(self, seconds: float = NOTICE_SECONDS) -> None:
+        """An end sends no more, or was written to since: see to it that an RST that follows is passed on."""
+        if self._notice is None:
+            self._notice = asyncio.get_running_loop().call_later(seconds, self._pass_reset_on)
+
+    def _pass_reset_on(self) -> None:
+        self._notice = None
+        upstream = self._upstream
+        if upstream is not None and was_reset(upstream):
+            self.upstream_lost(by_reset=True)
+            upstream.abort()
+        elif was_reset(self.transport):
+            if upstream is not None:
+                reset(upstream)
+            self.transport.abort()
+        elif upstream is not None and self._answered:
+            self.notice_reset(NOTICE_AGAIN)
+
+    def _reset_once_arrived(self) -> None:
+        if self._notice is not None:
+            self._notice.cancel()
+        if all_arrived(self.transport):
+            reset(self.transport)
+        else:
+            self._notice = asyncio.get_running_loop().call_later(NOTICE_AGAIN, self._reset_once_arrived)
 
     def _note_no_answer(self) -> None:
         # Passed on as it came: a client whose kept connection the predictor has just closed asks again by itself, if
@@ -234,6 +267,8 @@ class _Client(asyncio.Protocol):
 
     def observe_response(self, data: bytes) -> None:
         """Have a copy of what went to the client looked at."""
+        if self._asked:
+            self.notice_reset()
         if self._sight.blind:
             return
         self._shared.later.add(self._look, data)
@@ -275,17 +310,12 @@ class _Client(asyncio.Protocol):
         else:
             self.transport.write_eof()
             self._close_after(LINGER_SECONDS)
+            self.notice_reset()
 
     def _close_after(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(seconds, self.transport.abort)
-
-    def _reset(self) -> None:
-        # A response that ends with its connection would else look whole.
-        with self.transport.get_extra_info("socket").dup() as shared_socket:
-            shared_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.transport.abort()
 
 
 class _Upstream(asyncio.Protocol):
@@ -313,8 +343,8 @@ class _Upstream(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._client.resume_reading()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._client.upstream_lost()
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._client.upstream_lost(exc is not None)
 
 
 def _discard(_: bytes) -> None:
