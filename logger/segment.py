@@ -75,12 +75,12 @@ def indices(folder: Path) -> list[int]:
 
 
 def bytes_in(folder: Path) -> int:
-    """Bytes of all files in a folder and the ones below it."""
+    """Bytes of the files in a folder; what lies below it has a bound of its own."""
     total = 0
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
-                total += bytes_in(folder / entry.name) if entry.is_dir() else entry.stat().st_size
+                total += 0 if entry.is_dir() else entry.stat().st_size
     return total
 
 

@@ -211,8 +211,8 @@ class Spool:
     # -- the bound
 
     def bytes(self) -> int:
-        """Bytes of all files on disk."""
-        return segments.bytes_in(self.folder)
+        """Bytes of all files on disk; those of further workers lie below, with spools of their own."""
+        return segments.bytes_in(self.folder) + segments.bytes_in(self.folder / CORRUPT)
 
     def _fits(self, size: int) -> bool:
         # The write-ahead log grows up to its checkpoint, by commits without rows as well, and is then folded into the
@@ -228,10 +228,20 @@ class Spool:
         self.tidy()
         for index in self._corrupt():
             segments.remove(self.folder / CORRUPT, index)
+        if not self._fits(size):
+            self._drop_shipped()
         while not self._fits(size):
             if self.policy == "drop-new" or 4 * size > self.limit or not self._give_up_oldest():
                 return False
         return True
+
+    def _drop_shipped(self) -> None:
+        """Let go of the newest segment if nothing in it waits: a small spool would stay full of what is shipped."""
+        index, cursor = self._segment.index, cursors.load(self.folder)
+        if self._written and cursor is not None and (cursor.segment, cursor.seq) == (index, self.state.seq):
+            self._roll()
+            self.update(lambda state: without(state, index))
+            segments.remove(self.folder, index)
 
     def _give_up_oldest(self) -> bool:
         """Evict the oldest segment, never the newest: it carries the state. False if nothing is left to give up."""

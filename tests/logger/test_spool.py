@@ -127,6 +127,26 @@ def test_room_comes_back_once_the_rows_are_shipped(tmp_path: Path) -> None:
     assert read_all(tmp_path)[-1].row.seq == spool.state.seq
 
 
+@pytest.mark.parametrize("rows", [1, 40, 150])
+def test_a_spool_of_which_all_is_shipped_always_has_room(tmp_path: Path, rows: int) -> None:
+    spool, total = Spool(tmp_path, 1 << 20, boot=lambda: "boot"), 0
+    backlog, place = Backlog(tmp_path), (0, 0)
+    for _ in range(1200 // rows):
+        assert spool.commit(batch(spool, rows, size=1000)), spool.bytes()
+        assert spool.bytes() <= 1 << 20
+        entries = backlog.read(place, 1000, 1 << 30)
+        while entries:
+            ship(tmp_path, entries)
+            total, place = total + len(entries), entries[-1].position
+            entries = backlog.read(place, 1000, 1 << 30)
+        assert (total, unshipped(spool)) == (spool.state.spooled, 0)
+    backlog.close()
+    spool.close()
+    again = Spool(tmp_path, 1 << 20, boot=lambda: "boot")
+    assert (again.state.spooled, again.state.reasons, unshipped(again)) == (total, {}, 0)
+    again.close()
+
+
 def test_drop_old_keeps_the_bound_and_counts_the_unshipped_of_what_it_gives_up(tmp_path: Path) -> None:
     spool = opened(tmp_path, "drop-old")
     for _ in range(5):
