@@ -33,8 +33,8 @@ class _Sent(NamedTuple):
 class Flight:
     """A window of rows under way. Not shared between threads, but for the fault the client's thread notes."""
 
-    def __init__(self, producer: Any, topic: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._producer, self._topic, self._clock = producer, topic, clock
+    def __init__(self, producer: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        self._producer, self._clock = producer, clock
         self._window: deque[_Sent] = deque()
         self._bytes = 0
         self.fault: BaseException | None = None
@@ -47,9 +47,9 @@ class Flight:
         """Rows and bytes that may still be sent; nothing after a fault."""
         return (0, 0) if self.fault else (MAX_ROWS - len(self._window), MAX_BYTES - self._bytes)
 
-    def send(self, entry: Entry, headers: Headers, value: bytes, timestamp_ms: int | None) -> None:
+    def send(self, entry: Entry, topic: str, headers: Headers, value: bytes, timestamp_ms: int | None) -> None:
         """Send one row; raises kafka's MessageSizeTooLargeError before anything is sent, if the client refuses."""
-        future = self._producer.send(self._topic, value, entry.row.key, list(headers), timestamp_ms=timestamp_ms)
+        future = self._producer.send(topic, value, entry.row.key, list(headers), timestamp_ms=timestamp_ms)
         future.add_errback(self._ground)
         self._note(entry, future)
 

@@ -19,21 +19,25 @@ import orjson
 from logger.state import State, dumps, loads
 from servelens.contract.errors import StateError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 PAGE: Final = 8192  # bytes; a row of one small exchange is near 2 KiB
 _NAME: Final = re.compile(r"segment-(\d{8,12})\.db")
 _SIDES: Final = ("", "-wal", "-shm")  # the database first: without it nobody can open what is left
 _BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+_TOPIC: Final = "topic TEXT NOT NULL DEFAULT ''"
 _SCHEMA: Final = f"""
 PRAGMA page_size={PAGE}; PRAGMA journal_mode=WAL; PRAGMA user_version={FORMAT};
 CREATE TABLE rows(seq INTEGER PRIMARY KEY, exchanges INTEGER NOT NULL, key BLOB NOT NULL, headers BLOB NOT NULL,
-                  value BLOB NOT NULL, timestamp_ms INTEGER NOT NULL);
+                  value BLOB NOT NULL, timestamp_ms INTEGER NOT NULL, {_TOPIC});
 CREATE TABLE state(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 
 
 class Row(NamedTuple):
-    """A record to be shipped. `exchanges` is 1 on the row that completes an exchange, else 0."""
+    """A record to be shipped. `exchanges` is 1 on the row that completes an exchange, else 0.
+
+    `topic` is its topic's name after the prefix; empty for payloads.
+    """
 
     seq: int
     exchanges: int
@@ -41,6 +45,7 @@ class Row(NamedTuple):
     headers: bytes
     value: bytes
     timestamp_ms: int
+    topic: str = ""
 
     @property
     def size(self) -> int:
@@ -130,8 +135,20 @@ class Segment:
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute(f"PRAGMA wal_autocheckpoint={checkpoint_pages}")
+            if version == 1:  # what an earlier version left here is shipped still
+                version = self._upgraded()
         if version != FORMAT:
             raise StateError(f"{self.path.name}: is of format {version}, this version reads {FORMAT}")
+
+    def _upgraded(self) -> int:
+        self._db.execute("BEGIN IMMEDIATE")  # the shipper may be doing the same
+        try:
+            if self._db.execute("PRAGMA user_version").fetchone() == (1,):
+                self._db.execute(f"ALTER TABLE rows ADD COLUMN {_TOPIC}")
+                self._db.execute(f"PRAGMA user_version={FORMAT}")
+        finally:
+            self._db.execute("COMMIT")
+        return FORMAT
 
     @classmethod
     def create(cls, folder: Path, index: int, state: State, checkpoint_pages: int = 1000) -> Self:
@@ -161,7 +178,7 @@ class Segment:
         with _telling(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany("INSERT INTO rows VALUES(?,?,?,?,?,?)", rows)
+                self._db.executemany("INSERT INTO rows VALUES(?,?,?,?,?,?,?)", rows)
                 self._db.execute("UPDATE state SET value=? WHERE name='state'", (dumps(state),))
                 self._db.execute("COMMIT")
             except BaseException:

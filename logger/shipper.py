@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,7 @@ from logger.tracing import Tracing
 from servelens.contract.errors import BrokerError, ConfigError, ServeLensError
 from servelens.contract.identity import ModelIdentity
 from servelens.contract.metrics import Instruments
-from servelens.contract.topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX, Topics, shared_topics
+from servelens.contract.topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX, ROW_TOPICS, Topics, TopicSpec, spooled_topics
 from servelens.io import kafka, logs, otlp, topics
 
 log = logging.getLogger(__name__)
@@ -63,21 +63,23 @@ def reason_of(error: BaseException) -> str:
     return next((reason for fits, reason in _REASONS if fits(error)), "spool")
 
 
-def ensure_topic(settings: kafka.KafkaSettings, prefix: str, partitions: int, create: bool) -> None:
-    """See that the payload topic exists, creating it if told to, and has that many partitions.
+def ensure_topics(settings: kafka.KafkaSettings, specs: Sequence[TopicSpec], create: bool) -> None:
+    """See that the topics exist, creating them if told to, and have their partitions.
 
-    BrokerError while it is missing or nobody answers, ConfigError while its partition count is another one.
+    BrokerError while one is missing or nobody answers, ConfigError while its partition count is another one.
     """
-    name = Topics(prefix).payloads
-    seen = topics.partitions(settings, name)
-    if not seen and create:
-        topics.create(settings, [spec for spec in shared_topics(prefix, partitions) if spec.name == name])
-        seen = topics.partitions(settings, name)
-    if not seen:
-        raise BrokerError(f"topic {name} is missing; run servelens topics apply")
-    if seen != partitions:
-        problem = f"{partitions}, but topic {name} has {seen}"
-        raise ConfigError("--partitions", problem, f"Give --partitions {seen}, or another --topic-prefix.")
+    seen = topics.partition_counts(settings, [spec.name for spec in specs])
+    missing = [spec for spec in specs if not seen[spec.name]]
+    if missing and create:
+        topics.create(settings, missing)
+        seen = topics.partition_counts(settings, [spec.name for spec in specs])
+    for spec in specs:
+        found = seen[spec.name]
+        if not found:
+            raise BrokerError(f"topic {spec.name} is missing; run servelens topics apply")
+        if found != spec.partitions:
+            problem = f"{spec.partitions}, but topic {spec.name} has {found}"
+            raise ConfigError("--partitions", problem, f"Give --partitions {found}, or another --topic-prefix.")
 
 
 class Shipper:
@@ -147,6 +149,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--topic-prefix", default=DEFAULT_PREFIX)
     made.add_argument("--partitions", type=int, default=DEFAULT_PARTITIONS)
     made.add_argument("--create-topics", action=argparse.BooleanOptionalAction, default=True)
+    made.add_argument("--rows", default="", help="topics of its rows, comma-separated; payloads is the empty one")
     made.add_argument("--grace-seconds", type=float, default=10.0)
     made.add_argument("--namespace", default="")
     made.add_argument("--inference-service", default="")
@@ -167,12 +170,13 @@ def ship(arguments: argparse.Namespace) -> None:
     tracing = Tracing.of(arguments, ModelIdentity(*service), instruments)
     for reason in (*(reason for _, reason in _REASONS), "spool"):
         errors.labels(*service, reason)
-    topic = Topics(arguments.topic_prefix).payloads
-    deliveries = Deliveries(topic, instruments, service, tracing.tracer.record if tracing else None)
-    shipping = Shipping(arguments.spool, topic, watch=deliveries)
+    names, rows = Topics(arguments.topic_prefix), arguments.rows.split(",")
+    specs = spooled_topics(arguments.topic_prefix, arguments.partitions, rows)
+    deliveries = Deliveries(names.payloads, instruments, service, tracing.tracer.record if tracing else None)
+    shipping = Shipping(arguments.spool, {row: ROW_TOPICS[row](names) for row in rows}, watch=deliveries)
     shipper = Shipper(
         shipping,
-        lambda: ensure_topic(settings, arguments.topic_prefix, arguments.partitions, arguments.create_topics),
+        lambda: ensure_topics(settings, specs, arguments.create_topics),
         lambda: kafka.producer(settings, **PRODUCER),
         lambda reason: errors.labels(*service, reason).inc(),
         arguments.grace_seconds,

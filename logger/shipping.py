@@ -65,14 +65,17 @@ class Watch(Protocol):
 
 
 class Shipping:
-    """One spool's rows to one topic. `session` is one producer's life; the caller makes the next one."""
+    """One spool's rows to their topics. `session` is one producer's life; the caller makes the next one.
+
+    `topics` has each topic by the name rows call it; that of payloads is empty.
+    """
 
     def __init__(
-        self, folder: Path, topic: str, clock: Callable[[], float] = time.monotonic,
+        self, folder: Path, topics: Mapping[str, str], clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep, watch: Watch | None = None,
     ) -> None:  # fmt: skip
         self._watch = watch
-        self._folder, self._topic, self._clock, self._sleep = folder, topic, clock, sleep
+        self._folder, self._topics, self._clock, self._sleep = folder, topics, clock, sleep
         self._backlog = Backlog(folder)
         self._cursor: Cursor | None = None
         self._read_to: Position = (0, 0)
@@ -95,7 +98,7 @@ class Shipping:
 
         In its grace it ships what is there, and ends when nothing is left or the time is over.
         """
-        flight = Flight(producer, self._topic, self._clock)
+        flight = Flight(producer, self._clock)
         self._alone = None
         self._read_to = self._landed[-1][0].position if self._landed else (self.cursor.segment, self.cursor.seq)
         trouble: BaseException | None = None
@@ -147,13 +150,17 @@ class Shipping:
         except StateError as error:
             self._refuse(flight, entry, error)
             return
+        topic = self._topics.get(entry.row.topic)
+        if topic is None:
+            self._refuse(flight, entry, ValueError("a topic this shipper is not told of"))
+            return
         cut = marker(headers, entry.row.value) if level == MARKER else headers
         if cut is None:
             self._refuse(flight, entry, ValueError("no exchange: nothing can be left out"))
             return
         value, timestamp = (b"", None) if level == MARKER else (entry.row.value, entry.row.timestamp_ms)
         try:
-            flight.send(entry, cut, value, timestamp)
+            flight.send(entry, topic, cut, value, timestamp)
             if self._watch is not None:
                 self._watch.sent(entry.position, cut)
         except MessageSizeTooLargeError as error:

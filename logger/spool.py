@@ -45,11 +45,15 @@ _RESERVE: Final = 128 << 10  # bytes left for what is no row: a new segment, its
 
 @dataclass(slots=True)
 class Batch:
-    """What one commit holds: rows numbered on from the state's `seq`, and what else became of the frames read."""
+    """What one commit holds: rows numbered on from the state's `seq`, and what else became of the frames read.
+
+    `offered` counts what no tap's account does: what came by the bridge.
+    """
 
     rows: list[Row] = field(default_factory=list)
     exchanges: int = 0
     size: int = 0
+    offered: int = 0
     frames: dict[str, int] = field(default_factory=dict)  # stream → last frame in here
     taken: int = 0  # frames in here, spooled or not
     missing: int = 0  # frames that a repaired spool once had
@@ -74,7 +78,8 @@ class Batch:
         return self._advanced(state, self.reasons + Counter(spool_full=self.exchanges))
 
     def _advanced(self, state: State, reasons: Counter[str]) -> State:
-        state = replace(state, streams={**state.streams, **self.frames}, reasons=added(state.reasons, reasons))
+        streams, counted = {**state.streams, **self.frames}, added(state.reasons, reasons)
+        state = replace(state, offered=state.offered + self.offered, streams=streams, reasons=counted)
         state = lose(state, "spool_lost", self.missing) if self.missing else state
         return heard(state, self.frames) if state.elders else state
 

@@ -32,7 +32,7 @@ _ACTIVE: Final = 48  # connections played at once
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one end read, its first end of reading, and whether after an EOF it was told of a reset as well."""
+    """What one end read, its first end of reading, and whether after an EOF it was told of a reset."""
 
     got: bytes
     end: str
@@ -58,7 +58,7 @@ class End:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.got, self.put = bytearray(), 0
         self.end = OPEN
-        self.broken = self.closed = self.deaf = self.finished = self.late = False
+        self.broken = self.closed = self.deaf = self.finished = False
         self._waiting = bytearray()
         self._loop.add_reader(connection, self._readable)
 
@@ -93,7 +93,6 @@ class End:
         """Let go of the socket."""
         if self.closed:
             return
-        self.late = self.late_reset
         self.closed = self.finished = True
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
@@ -103,10 +102,14 @@ class End:
 
     @property
     def late_reset(self) -> bool:
-        """Whether an end that has read EOF was told of a reset since."""
-        if not self.closed and self.end == EOF and not self.late:
-            self.late = self.broken or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
-        return self.late
+        """Whether an end that has read EOF was told of a reset since.
+
+        Not asked of one that has ended its own side too: there the connection is over, and it is a race whether an RST
+        still comes for what was under way.
+        """
+        if self.finished or self.end != EOF:
+            return False
+        return self.broken or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
     def seen(self) -> Seen:
         return Seen(bytes(self.got), self.end, self.late_reset)

@@ -4,7 +4,7 @@ Payload, label and pane topics have equal and fixed partition counts, since a pa
 partition of the same number; more partitions mean a new prefix.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,6 +32,11 @@ class Topics:
     def payloads(self) -> str:
         """Exchange and accounting events."""
         return f"{self.prefix}.payloads"
+
+    @property
+    def labels(self) -> str:
+        """Labels: what became of predictions."""
+        return f"{self.prefix}.labels"
 
     @property
     def verdicts(self) -> str:
@@ -62,8 +67,25 @@ def shared_topics(prefix: str, partitions: int) -> tuple[TopicSpec, ...]:
         TopicSpec(
             names.payloads, partitions, {"message.timestamp.type": "LogAppendTime", "retention.ms": str(7 * _DAY)}
         ),
+        TopicSpec(names.labels, partitions, {"retention.ms": str(30 * _DAY)}),
         TopicSpec(names.verdicts, 1, {"retention.ms": str(90 * _DAY)}),
     )
+
+
+BRIDGE: Final = "bridge"  # its dead letters are called after it, as those of a detector group are
+# What the rows of a spool call a topic → its name.
+ROW_TOPICS: Final[Mapping[str, Callable[[Topics], str]]] = {
+    "": lambda topics: topics.payloads,
+    "labels": lambda topics: topics.labels,
+    "dead-letters": lambda topics: topics.dead_letters(BRIDGE),
+}
+
+
+def spooled_topics(prefix: str, partitions: int, rows: Iterable[str] = ("",)) -> tuple[TopicSpec, ...]:
+    """The topics a shipper writes to, by what its rows call them."""
+    letters = TopicSpec(Topics(prefix).dead_letters(BRIDGE), partitions, {"retention.ms": str(14 * _DAY)})
+    specs = {spec.name: spec for spec in (*shared_topics(prefix, partitions), letters)}
+    return tuple(specs[ROW_TOPICS[row](Topics(prefix))] for row in rows)
 
 
 def group_topics(prefix: str, partitions: int, group: str) -> tuple[TopicSpec, ...]:

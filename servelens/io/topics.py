@@ -3,7 +3,7 @@
 Called by `servelens topics`, by the logger's shipper (`--create-topics`) and by the detector at start.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -101,9 +101,10 @@ def _settings(client: Any, name: str) -> Mapping[str, str]:
     return {key: str(entry["value"]) for key, entry in shown.items()}
 
 
-def partitions(kafka: KafkaSettings, topic: str) -> int:
-    """How many partitions a topic has now, 0 if it is missing. Never creates it."""
+def partition_counts(kafka: KafkaSettings, names: Sequence[str]) -> dict[str, int]:
+    """How many partitions each topic has now, 0 if it is missing. Never creates one."""
     with closing(admin(kafka)) as client:
-        if topic not in _names(client):
-            return 0
-        return len(client.describe_topics([topic])[0].get("partitions", ()))
+        existing = set(_names(client))
+        here = [name for name in names if name in existing]
+        found = {row["name"]: len(row.get("partitions", ())) for row in (client.describe_topics(here) if here else ())}
+    return {name: found.get(name, 0) for name in names}

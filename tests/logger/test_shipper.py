@@ -19,14 +19,14 @@ from logger import capture, cursor
 from logger import segment as segments
 from logger.intake import Intake
 from logger.segment import Row
-from logger.shipper import PRODUCER, Shipper, ensure_topic
+from logger.shipper import PRODUCER, Shipper, ensure_topics
 from logger.shipping import Shipping
 from logger.spool import Batch, Spool
 from servelens.contract.errors import BrokerError, ConfigError
 from servelens.contract.events import Exchange
 from servelens.contract.identity import ModelIdentity
 from servelens.contract.records import decode
-from servelens.contract.topics import Topics
+from servelens.contract.topics import Topics, spooled_topics
 from servelens.io import kafka as clients
 from servelens.io.embedded import EmbeddedBroker
 from servelens.io.kafka import KafkaSettings
@@ -100,14 +100,16 @@ def ship_all(
 ) -> list[str]:  # fmt: skip
     """Run a shipper in this process until nothing is left; the reasons of failed deliveries."""
     reasons: list[str] = []
-    shipping = Shipping(house.spool, Topics(prefix).payloads)
+    shipping = Shipping(house.spool, {"": Topics(prefix).payloads})
     stop = threading.Event()
 
     def make() -> Any:
         producer = clients.producer(kafka, **(PRODUCER | overrides))
         return Unlucky(producer, fate) if fate else producer
 
-    shipper = Shipper(shipping, lambda: ensure_topic(kafka, prefix, 4, create=True), make, reasons.append)
+    shipper = Shipper(
+        shipping, lambda: ensure_topics(kafka, spooled_topics(prefix, 4), create=True), make, reasons.append
+    )
     runner = threading.Thread(target=shipper.run, args=(stop,))
     runner.start()
     newest = segments.newest_state(house.spool)
@@ -204,7 +206,7 @@ def test_a_broker_that_stalls_costs_duplicates_at_most(house: House, prefix: str
     ids = fill(house, [b"x" * 2000] * 4000)
     with EmbeddedBroker() as running_broker:
         kafka = KafkaSettings(running_broker.address)
-        ensure_topic(kafka, prefix, 4, create=True)
+        ensure_topics(kafka, spooled_topics(prefix, 4), create=True)
         assert running_broker.process is not None
         process = running_broker.process
 
@@ -348,24 +350,24 @@ def test_it_holds_until_the_topic_is_there_where_it_may_not_create_it(
         time.sleep(2.0)
         assert shipper.poll() is None
         assert shipped(house) == 0
-        ensure_topic(kafka, prefix, 4, create=True)
+        ensure_topics(kafka, spooled_topics(prefix, 4), create=True)
         wait_for(lambda: shipped(house) == 5)
         assert "is missing" in end(shipper)
 
 
 def test_a_topic_of_another_partition_count_does_not_fit(kafka: KafkaSettings, prefix: str) -> None:
     with pytest.raises(BrokerError, match="is missing"):
-        ensure_topic(kafka, prefix, 4, create=False)
-    ensure_topic(kafka, prefix, 4, create=True)
-    ensure_topic(kafka, prefix, 4, create=False)
+        ensure_topics(kafka, spooled_topics(prefix, 4), create=False)
+    ensure_topics(kafka, spooled_topics(prefix, 4), create=True)
+    ensure_topics(kafka, spooled_topics(prefix, 4), create=False)
     with pytest.raises(ConfigError, match="--partitions 4"):
-        ensure_topic(kafka, prefix, 8, create=True)
+        ensure_topics(kafka, spooled_topics(prefix, 8), create=True)
 
 
 def test_at_its_end_it_ships_what_is_there_and_says_what_remains(
     house: House, broker: str, kafka: KafkaSettings, prefix: str
 ) -> None:
-    ensure_topic(kafka, prefix, 4, create=True)
+    ensure_topics(kafka, spooled_topics(prefix, 4), create=True)
     with running(house.shipper(broker, prefix)) as shipper:
         fill(house, [b"x"] * 10)
         wait_for(lambda: shipped(house) == 10)

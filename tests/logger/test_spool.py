@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -346,3 +347,20 @@ def test_settings_that_cannot_work_are_told(tmp_path: Path) -> None:
         opened(tmp_path, limit=1000)
     with pytest.raises(ConfigError, match="--spool-policy"):
         opened(tmp_path, "drop-all")  # type: ignore[arg-type]
+
+
+def test_what_an_earlier_version_left_is_read_and_written_on(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.commit(batch(spool, 3))
+    spool.close()
+    index = segments.indices(tmp_path)[-1]
+    with closing(sqlite3.connect(segments.path_of(tmp_path, index), isolation_level=None)) as old:
+        old.executescript("ALTER TABLE rows DROP COLUMN topic; PRAGMA user_version=1;")
+    assert [entry.row.topic for entry in read_all(tmp_path)] == ["", "", ""]
+    spool = opened(tmp_path)
+    made = Batch(offered=1)
+    made.add(Row(4, 1, KEY, HEADERS, b"v", 4, "labels"))
+    assert spool.commit(made)
+    assert [entry.row.topic for entry in read_all(tmp_path)] == ["", "", "", "labels"]
+    assert spool.state.offered == 1
+    spool.close()
