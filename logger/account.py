@@ -55,17 +55,22 @@ class AccountFile:
         # Written beside and renamed while locked: a reader never sees a file that is unlocked and alive.
         draft = self.path.with_suffix(".new")
         self._fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.write(self._fd, _LAYOUT.pack(_MAGIC, *(0 for _ in _FIELDS)))
-        draft.rename(self.path)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(self._fd, _LAYOUT.pack(_MAGIC, *(0 for _ in _FIELDS)))
+            draft.rename(self.path)
+        except OSError:  # a full volume
+            os.close(self._fd)
+            draft.unlink(missing_ok=True)
+            raise
         self._map = mmap.mmap(self._fd, _LAYOUT.size)
         self._whole = memoryview(self._map)
         self._cells = self._whole[len(_MAGIC) :].cast("Q")
 
-    def add(self, name: str) -> int:
-        """Count one more under `offered`, `handed` or a tap reason; the new count."""
+    def add(self, name: str, more: int = 1) -> int:
+        """Count one more, or `more`, under `offered`, `handed` or a tap reason; the new count."""
         place = _PLACES[name]
-        count = self._cells[place] + 1
+        count = self._cells[place] + more
         self._cells[place] = count
         return count
 

@@ -5,13 +5,14 @@ same numbers also go by the names proposed for KServe's agent, so that its dashb
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from logger.account import Sum
 from servelens.contract.metrics import CATALOGUE
+from servelens.io.processes import Child
 
 # What was meant to be kept and is not; the other reasons are decisions.
 LOSSES: Final = ("over_budget", "unparsable", "spool_full", "spool_lost", "crash")
@@ -44,6 +45,20 @@ class AccountCollector(Collector):
         }
         for name, points in families.items():
             yield _family(name, points)
+
+
+def told(account: Sum, children: Iterable[Child]) -> Mapping[str, Any]:
+    """The account and the processes, as `/spool` tells them."""
+    children = list(children)
+    return {
+        "offered": account.offered,
+        "shipped": account.shipped,
+        "waiting": account.waiting,
+        "reasons": dict(account.reasons),
+        "adds_up": account.adds_up,
+        "processes": {child.name: child.pid for child in children},
+        "restarts": {child.name: child.restarts for child in children},
+    }
 
 
 def _family(name: str, points: Iterable[_Point]) -> Metric:

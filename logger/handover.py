@@ -43,6 +43,8 @@ def nobody(_: str) -> bool:
 class Handover:
     """The tap's `Watch`. Without an account and a sink exchanges are measured only, and nothing is captured.
 
+    `missed` counts those that passed before `log_to` was called, where it is.
+
     `synthetic` judges the values of our guard header; `now_ns` is the wall clock, `tick_ns` a monotonic one.
     """
 
@@ -57,6 +59,7 @@ class Handover:
     ) -> None:
         self._red, self._budget, self._logged, self._synthetic = red, budget, logged, synthetic
         self._now, self._tick = now_ns, tick_ns
+        self.missed = 0
         # No secret, only an id that must not repeat: seeded once from the system, six times as fast as asking it.
         self._random = random.Random(os.urandom(32)).getrandbits  # noqa: S311
 
@@ -65,6 +68,7 @@ class Handover:
         self._red.in_flight += 1
         seen.started_ns = self._tick()
         if self._logged is None or is_probe(seen.method, headers):
+            self.missed += self._logged is None
             return
         seen.arrived_us = self._now() // 1000
         account = self._logged[0]
@@ -78,6 +82,12 @@ class Handover:
         seen.requestid, unfit = request_id(headers)
         if unfit:
             self._red.unfit_request_id()
+
+    def log_to(self, account: AccountFile, sink: Sink) -> None:
+        """Log from here on; what was missed is counted as what there was no room for."""
+        account.add("offered", self.missed)
+        account.add("over_budget", self.missed)
+        self._logged, self.missed = (account, sink), 0
 
     def answered(self, seen: Seen) -> None:
         """Stop the clock; an exchange that died without any response head is in no rate."""

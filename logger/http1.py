@@ -143,8 +143,9 @@ class Observer:
         if upgrading:
             self.upgrading = True
         if seen.method == "HEAD":
+            if not self._heads:
+                self._tail = b""  # nobody has kept it up to now
             self._heads += 1
-            self._tail = b""
         self._watch.begun(seen, headers)
 
     def request_ended(self, seen: Seen) -> None:

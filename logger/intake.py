@@ -24,9 +24,9 @@ RECORD_LIMIT: Final = (1 << 20) - 4096
 MAX_FRAMES: Final = 512  # a commit's cost is spread over as many
 
 
-def row_of(record: Record, seq: int, exchanges: int) -> Row:
-    """A record as a row of the spool."""
-    return Row(seq, exchanges, record.key, pack_headers(record.headers), record.value, record.timestamp_ms)
+def row_of(record: Record, seq: int, exchanges: int, topic: str = "") -> Row:
+    """A record as a row of the spool; `topic` as rows call it."""
+    return Row(seq, exchanges, record.key, pack_headers(record.headers), record.value, record.timestamp_ms, topic)
 
 
 class Intake:

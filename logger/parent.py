@@ -26,7 +26,7 @@ from starlette.routing import Route
 from logger import lanes, ledger
 from logger.account import Sum
 from logger.arguments import arguments
-from logger.exposition import AccountCollector
+from logger.exposition import AccountCollector, told
 from logger.lanes import Lane
 from logger.settings import LoggerSettings
 from logger.upstream import unready
@@ -139,17 +139,7 @@ class Parent:
 
     async def _spool(self, _: Request) -> Response:
         account = await run_in_threadpool(self.account)
-        return http.json_response(
-            {
-                "offered": account.offered,
-                "shipped": account.shipped,
-                "waiting": account.waiting,
-                "reasons": dict(account.reasons),
-                "adds_up": account.adds_up,
-                "processes": {child.name: child.pid for child in self.children},
-                "restarts": {child.name: child.restarts for child in self.children},
-            }
-        )
+        return http.json_response(told(account, self.children))
 
 
 def listeners(address: str, workers: int) -> list[socket.socket]:

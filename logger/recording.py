@@ -55,6 +55,7 @@ class Recorder:
         self._timer: asyncio.TimerHandle | None = None
         self._held = False
         self._seen_dead: set[str] = set()
+        self._troubled = False
         self._ticks = 0
         self.broken = asyncio.Event()
         self._start_over()
@@ -169,10 +170,14 @@ class Recorder:
             if self._ticks % TIDY_TICKS == 0:
                 self.spool.tidy()
                 self._instruments["servelens_logger_spool_bytes"].labels(**self._service).set(self.spool.bytes())
+            self._troubled = False
         except StateError as error:
             self._repair(error)
-        except (sqlite3.OperationalError, OSError) as error:
-            self.failed("recorder.tick", error)
+        except (sqlite3.OperationalError, OSError) as error:  # a full volume: told once, counted each time
+            self._instruments["servelens_task_errors_total"].labels(task="recorder.tick").inc()
+            if not self._troubled:
+                log.error("the spool takes nothing", extra={"problem": str(error)})  # noqa: TRY400
+            self._troubled = True
 
     def settle(self) -> None:
         """Settle every tap found dead twice: in between, what it left in an unaccepted connection has been read."""

@@ -107,6 +107,16 @@ class Rules:
 
         return parse(text, key, where)
 
+    @property
+    def logs(self) -> bool:
+        """Whether anything is to be logged at all."""
+        return self._log
+
+    @property
+    def redacts(self) -> bool:
+        """Whether anything is to be hidden."""
+        return bool(self._redactions)
+
     def treat(self, exchange: Exchange, on_withheld: Callable[[str], None] = lambda _: None) -> Exchange | str:
         """The exchange as it may be stored, or the account's reason against it; never raises for what is in it.
 

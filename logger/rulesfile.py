@@ -5,7 +5,6 @@ Schema of the file, for editors and CI. Replace the file, as Kubernetes does wit
 it: half a file may be valid, and hide less.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from logger import jsonpath, strictyaml
 from logger.hiding import Hiding
+from logger.reread import EVERY, SIZE_LIMIT, Reread
 from logger.rules import NO_RULES, HeaderTarget, Redaction, Rules, Scope, Selection
 from logger.targets import Target
 from servelens.contract.errors import ConfigError
 from servelens.contract.events import Side
 
-log = logging.getLogger(__name__)
-
-SIZE_LIMIT: Final = 1 << 20  # bytes
 _KEY_BYTES: Final = 16
 # Headers that are kept at all, and where.
 HEADERS: Final = {
@@ -165,64 +162,19 @@ def read_key(path: Path | None) -> bytes | None:
 
 
 class RulesFile:
-    """The rules of a file as it is now; without a path there are none.
-
-    A wrong change is told and counted once, and the last good rules stay; at the start it is a ConfigError.
-    """
+    """The rules of a file as it is now; without a path there are none."""
 
     def __init__(
         self,
         path: Path | None,
         key_file: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
-        every: float = 1.0,
+        every: float = EVERY,
         on_error: Callable[[Exception], None] = lambda _: None,
     ) -> None:
-        self._path, self._key, self._on_error = path, read_key(key_file), on_error
-        self._clock, self._every, self._looked = clock, every, clock()
-        self._mark, self._rules = (0, 0, 0), NO_RULES
-        if path is None:
-            return
-        try:
-            self._mark, self._rules = _stamp(path), self._read(path)
-        except OSError as error:
-            raise ConfigError("--rules", f"cannot read {path} ({error.strerror})", "Give a readable file.") from error
+        key = read_key(key_file)
+        self._file = path and Reread(path, lambda text: parse(text, key), "--rules", clock, every, on_error)
 
     def current(self) -> Rules:
-        """Looks at the file at most every `every` seconds."""
-        if self._path is None:
-            return self._rules
-        now = self._clock()
-        if now - self._looked >= self._every:
-            self._looked = now
-            self._look(self._path)
-        return self._rules
-
-    def _look(self, path: Path) -> None:
-        try:
-            mark = _stamp(path)
-            if mark == self._mark:
-                return
-            self._mark = mark
-            rules = self._read(path)
-            if _stamp(path) == mark:  # else it is being written, and the next look sees another mark
-                self._rules = rules
-                log.info("rules read again")
-        except FileNotFoundError:
-            return  # between two versions of a mounted file
-        except (ConfigError, OSError) as error:
-            log.error("rules left as they were", extra={"problem": str(error)})  # noqa: TRY400  it says what to do
-            self._on_error(error)
-
-    def _read(self, path: Path) -> Rules:
-        with path.open("rb") as file:
-            raw = file.read(SIZE_LIMIT + 1)
-        try:
-            return parse(raw.decode(), self._key)
-        except UnicodeDecodeError as error:
-            raise ConfigError("--rules", f"is not UTF-8 (byte {error.start})", "Save it as UTF-8.") from None
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    found = path.stat()  # through the symlinks of a mounted ConfigMap
-    return found.st_mtime_ns, found.st_size, found.st_ino
+        """The rules in force."""
+        return self._file.current() if self._file else NO_RULES

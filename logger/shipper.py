@@ -4,6 +4,7 @@ It waits for Kafka and for the topic as long as it takes, while the spool grows;
 """
 
 import argparse
+import errno
 import logging
 import os
 import sqlite3
@@ -47,9 +48,11 @@ PRODUCER: Final = {
     "delivery_timeout_ms": 30_000,
     "max_block_ms": 10_000,
 }
+_VOLUME: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 # The metric's reasons, the first that fits.
 _REASONS: Final[tuple[tuple[Callable[[BaseException], bool], str], ...]] = (
     (is_refusal, "refused"),
+    (lambda error: isinstance(error, OSError) and error.errno in _VOLUME, "spool"),
     (lambda error: isinstance(error, ConfigError), "topic_unfit"),
     (lambda error: isinstance(error, BrokerError | OSError), "broker_away"),
     (lambda error: isinstance(error, KafkaTimeoutError), "timeout"),

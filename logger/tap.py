@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +45,7 @@ from servelens.io.logs import configure
 log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 4096
+_AGAIN_SECONDS: Final = 1.0  # until another look whether the volume takes the account file
 _FLUSH_SECONDS: Final = 0.25  # how old the RED metrics may be
 _FLUSH_SHARE: Final = 0.1  # of the drain time, kept for the link
 
@@ -101,16 +103,17 @@ class Tap:
         """Serve from here on."""
         settings = self._settings
         synthetic = verifier(read_key(settings.synthetic_key)) if settings.synthetic_key else nobody
-        logged = self._open_link()
         later = Later()
+        handover = Handover(self._red, self._budget, None, synthetic, tick_ns=later.tick)
+        capture, accounts = settings.capture_socket, settings.accounts
         self._shared = Forwarding(
             upstream=settings.upstream,
-            watch=Handover(self._red, self._budget, logged, synthetic, tick_ns=later.tick),
+            watch=handover,
             budget=self._budget,
             red=self._red,
             later=later,
             cap=settings.body_cap,
-            lean=logged is None,
+            lean=capture is None or accounts is None,
             connect_timeout=settings.connect_timeout,
             close_unparsable=settings.on_unparsable == "close",
             max_connections=settings.max_connections,
@@ -120,17 +123,24 @@ class Tap:
         self._tasks.append(loop.create_task(self._publish()))
         if settings.idle_seconds:
             self._tasks.append(loop.create_task(self._sweep(settings.idle_seconds)))
-        if self._link is not None:
-            self._tasks.append(loop.create_task(self._link.run()))
+        if capture is not None and accounts is not None:
+            opened = partial(self._open_link, handover, capture, accounts)
+            if not opened():
+                self._tasks.append(loop.create_task(_again(opened)))
         self._server = await loop.create_server(self._shared.accept, sock=self._listener, backlog=_BACKLOG)
 
-    def _open_link(self) -> tuple[AccountFile, Link] | None:
-        settings = self._settings
-        if settings.capture_socket is None or settings.accounts is None:
-            return None
-        self.account = AccountFile(settings.accounts, self.stream)
-        self._link = Link(settings.capture_socket, self.stream, self._budget, lambda: self._red.task_error("link"))
-        return self.account, self._link
+    def _open_link(self, handover: Handover, capture_socket: Path, accounts: Path) -> bool:
+        """Log from here on; False where the account's file cannot be made: a full volume stops no inference."""
+        try:
+            self.account = AccountFile(accounts, self.stream)
+        except OSError as error:
+            log.error("no account file: nothing is logged until there is", extra={"problem": error.strerror})  # noqa: TRY400
+            self._red.task_error("account")
+            return False
+        self._link = Link(capture_socket, self.stream, self._budget, lambda: self._red.task_error("link"))
+        handover.log_to(self.account, self._link)
+        self._tasks.append(asyncio.get_running_loop().create_task(self._link.run()))
+        return True
 
     def publish(self) -> None:
         """Bring the metrics up to date."""
@@ -167,6 +177,12 @@ class Tap:
             await asyncio.wait_for(self._link.flush(), seconds)
         except TimeoutError:
             log.warning("the recorder has not committed all frames in time", extra={"waiting": self._link.waiting})
+
+
+async def _again(done: Callable[[], bool]) -> None:
+    await asyncio.sleep(_AGAIN_SECONDS)
+    while not done():  # noqa: ASYNC110  nobody tells when a volume has room again
+        await asyncio.sleep(_AGAIN_SECONDS)
 
 
 def request_ids(ratio: float) -> Callable[[], RequestIds]:

@@ -146,6 +146,69 @@ def logger(
 
 
 @app.command()
+def bridge(
+    ctx: typer.Context,
+    kafka: Kafka,
+    spool: Annotated[Path, typer.Option(help="Folder of the spool.")] = Path("spool"),
+    listen: Annotated[str, typer.Option(help="Where events are posted.", metavar="H:P")] = "0.0.0.0:8092",
+    admin: Annotated[str, typer.Option(help="Health, metrics, spool.", metavar="H:P")] = "0.0.0.0:8091",
+    topic_prefix: Prefix = DEFAULT_PREFIX,
+    tokens: Annotated[Path | None, typer.Option(help="Who may send (YAML), re-read; without: everybody.")] = None,
+    rules: Annotated[Path | None, typer.Option(help="Selection and redaction (YAML), re-read on change.")] = None,
+    redaction_key: Annotated[Path | None, typer.Option(help="Key file of the rules' hmac.")] = None,
+    max_body: Annotated[str, typer.Option(help="Bytes of one post at most.")] = "4MiB",
+    max_pending: Annotated[str, typer.Option(help="Bytes of all posts under way.")] = "64MiB",
+    body_timeout: Annotated[str, typer.Option(help="Time a post may take to come.")] = "30s",
+    spool_bytes: Annotated[str, typer.Option(help="All spool files together.")] = "512MiB",
+    spool_policy: Annotated[str, typer.Option(help="drop-new (503) or drop-old (counted).")] = "drop-new",
+    create_topics: Annotated[bool, typer.Option(help="Create missing topics.")] = True,
+    partitions: Annotated[int, typer.Option(help="Partitions of created topics.")] = DEFAULT_PARTITIONS,
+    grace: Annotated[str, typer.Option(help="Time to finish on SIGTERM.")] = "10s",
+    security: Security = "PLAINTEXT",
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    sasl_mechanism: SaslMechanism = None,
+    sasl_username: SaslUser = None,
+    sasl_password_file: SaslPassword = None,
+    sasl_token_file: SaslToken = None,
+) -> None:
+    """Take CloudEvents (KServe's agent, Knative) and labels by HTTP, and bring them to Kafka."""
+    from logger.bridge import Bridge, BridgeSettings
+    from logger.reception import Bounds
+    from servelens.io import http, logs
+    from servelens.io.processes import stop_on_signals
+
+    logs.configure("bridge")
+    service = Bridge(
+        BridgeSettings(
+            kafka=kafka_settings(kafka, ctx.params),
+            spool=spool,
+            listen=listen,
+            admin=admin,
+            topic_prefix=topic_prefix,
+            tokens=tokens,
+            rules=rules,
+            redaction_key=redaction_key,
+            bounds=Bounds(
+                spelled.size(max_body, "--max-body"),
+                spelled.size(max_pending, "--max-pending"),
+                spelled.duration(body_timeout, "--body-timeout"),
+            ),
+            spool_bytes=spelled.size(spool_bytes, "--spool-bytes"),
+            spool_policy=spool_policy,  # type: ignore[arg-type]  # checked by the spool, which names the choices
+            create_topics=create_topics,
+            partitions=partitions,
+            grace_seconds=spelled.duration(grace, "--grace"),
+        )
+    )
+    stop_on_signals(service.stop)
+    service.open()
+    http.announce(listening=service.listening, admin=service.admin)
+    service.run()
+
+
+@app.command()
 def detector(
     ctx: typer.Context,
     kafka: Kafka,

@@ -6,6 +6,7 @@ KServe's agent posts binary mode; Knative may send structured. Apart from `recor
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -18,6 +19,7 @@ from servelens.contract.events import Exchange, Record
 STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
 MAX_BATCH: Final = 1000
+_TOLD: Final = ("ce-", "content-type")  # headers that are part of an event
 # Section 3.1.3.2: everything but printable ASCII is percent-encoded, and so are `"` and `%` and the space.
 _SAFE: Final = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"%')
 
@@ -34,24 +36,63 @@ def write(record: Record) -> tuple[dict[str, str], bytes]:
     return headers, record.value
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An event that cannot be read, as it came: its headers, in binary mode, and its body; and why."""
+
+    error: PayloadError
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
 def read(headers: Mapping[str, str], body: bytes, *, max_batch: int = MAX_BATCH) -> tuple[Exchange, ...]:
     """The payload events of one POST; header names in any case. PayloadError names the attribute at fault."""
+    found = read_each(headers, body, max_batch=max_batch)
+    for one in found:
+        if isinstance(one, Unread):
+            raise one.error
+    return tuple(one for one in found if isinstance(one, Exchange))
+
+
+def read_each(headers: Mapping[str, str], body: bytes, *, max_batch: int = MAX_BATCH) -> tuple[Exchange | Unread, ...]:
+    """The same, each event by itself: one that cannot be read costs the others of its batch nothing.
+
+    TooLarge if there are more than `max_batch`.
+    """
     lowered = {name.lower(): value for name, value in headers.items()}
-    content_type = lowered.get("content-type", "")
-    media = content_type.partition(";")[0].strip().lower()
-    if media == STRUCTURED:
-        return (_structured(_json(body)),)
-    if media == BATCH:
-        events = _json(body)
-        if not isinstance(events, list):
-            raise PayloadError("body", "a batch is a JSON array of events")
-        if len(events) > max_batch:
-            raise TooLarge("body", f"a batch of {len(events)} events; send at most {max_batch}")
-        return tuple(_structured(event) for event in events)
+    media = lowered.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if media == STRUCTURED:
+            return (_structured(_json(body)),)
+        if media != BATCH:
+            return (_binary(lowered, body),)
+        events = _array(body)
+    except PayloadError as error:
+        return (Unread(error, tuple((n, v) for n, v in lowered.items() if n.startswith(_TOLD)), body),)
+    if len(events) > max_batch:
+        raise TooLarge("body", f"a batch of {len(events)} events; send at most {max_batch}")
+    return tuple(map(_of_batch, events))
+
+
+def _array(body: bytes) -> list[Any]:
+    found = _json(body)
+    if not isinstance(found, list):
+        raise PayloadError("body", "a batch is a JSON array of events")
+    return found
+
+
+def _of_batch(event: Any) -> Exchange | Unread:
+    try:
+        return _structured(event)
+    except PayloadError as error:
+        return Unread(error, (("content-type", STRUCTURED),), orjson.dumps(event))
+
+
+def _binary(lowered: Mapping[str, str], body: bytes) -> Exchange:
     attributes = {name[3:]: unquote(value) for name, value in lowered.items() if name.startswith("ce-")}
     if attributes.get("specversion") != "1.0":
         raise PayloadError("ce-specversion", "missing or not 1.0; send a CloudEvent", reason="no_cloudevent")
-    return (names.read_exchange(attributes, body, content_type),)
+    return names.read_exchange(attributes, body, lowered.get("content-type", ""))
 
 
 def _json(body: bytes) -> Any:

@@ -3,14 +3,17 @@
     ServeLensError
     ├── ConfigError          the operator: a flag, file or topic is wrong; the process exits with 2
     ├── PayloadError         the sender: bytes that are not what they claim to be (HTTP 400; a dead letter on a stream)
-    │   └── TooLarge         the sender: over a stated limit (HTTP 413)
+    │   ├── TooLarge         the sender: over a stated limit (HTTP 413)
+    │   └── TooSlow          the sender: the body did not come in time (HTTP 408)
     ├── UpstreamError        the predictor's owner: it refused, hung up or answered nonsense (HTTP 502)
     │   ├── UpstreamAway     nobody listens there (HTTP 503 where the protocol asks for it)
     │   ├── UpstreamChanged  two answers to one question: a rollout or canary (HTTP 503)
     │   └── DeadlineExceeded no answer in time (HTTP 504)
     ├── Unauthorized         the caller: no token, or not one that is known (HTTP 401)
+    ├── Forbidden            the caller: known, and not allowed this (HTTP 403)
     ├── NotFound             the caller: no such model or method here (HTTP 404)
     ├── Overloaded           the caller: come back later (HTTP 429 with Retry-After)
+    │   └── SpoolFull        the operator, in the end: Kafka is away for too long (HTTP 503 with Retry-After)
     ├── BrokerError          the Kafka operator: the topic or broker is not usable now; retried by whoever owns the loop
     └── StateError           us: stored state contradicts itself; never repaired silently
 
@@ -51,6 +54,15 @@ class TooLarge(PayloadError):
         super().__init__(field, problem, reason="too_large")
 
 
+class TooSlow(PayloadError):
+    """A body that did not come in time."""
+
+    status = 408
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem, reason="too_slow")
+
+
 class UpstreamError(ServeLensError):
     """The predictor refused, hung up or answered nonsense."""
 
@@ -81,6 +93,12 @@ class Unauthorized(ServeLensError):
     status = 401
 
 
+class Forbidden(ServeLensError):
+    """The caller is known, and may not do this."""
+
+    status = 403
+
+
 class NotFound(ServeLensError):
     """No such model, method or tensor here; the message says which there are."""
 
@@ -95,6 +113,12 @@ class Overloaded(ServeLensError):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class SpoolFull(Overloaded):
+    """What was sent cannot be kept now."""
+
+    status = 503
 
 
 class BrokerError(ServeLensError):

@@ -12,6 +12,7 @@ from servelens.contract.identity import ModelIdentity
 
 EXCHANGE_TYPE: Final = "io.servelens.inference.exchange.v1"
 ACCOUNTING_TYPE: Final = "io.servelens.inference.accounting.v1"
+LABEL_TYPE: Final = "io.servelens.label.v1"
 VERDICT_TYPE: Final = "io.servelens.verdict.v1"
 EXCHANGE_CONTENT_TYPE: Final = "application/vnd.servelens.exchange"
 SCHEMA_VERSION: Final = 1

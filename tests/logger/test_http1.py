@@ -430,3 +430,17 @@ def test_a_watch_that_fails_is_raised_and_what_is_open_can_be_given_up() -> None
         seen.response(OK)
     seen.abandon()
     assert (seen.blind, notes.reasons) == (True, ["unparsable"])
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+def test_a_head_asked_for_while_the_answer_to_another_is_half_there(cut: int) -> None:
+    notes = Notes()
+    seen = observer(notes)
+    asked = b"HEAD / HTTP/1.1\r\nhost: h\r\n\r\n"
+    told = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"
+    seen.request(asked)
+    seen.response(told[:-cut])
+    seen.request(asked)
+    seen.response(told[-cut:])
+    seen.response(told)
+    assert ([done.status for done in notes.done], notes.reasons, seen.idle) == ([200, 200], [], True)

@@ -126,3 +126,27 @@ def test_inserted_ids_reach_the_predictor_and_the_event_alike(tmp_path: Path, re
     ]  # fmt: skip
     assert recorder.exchanges[0].traceparent == found[0][2].decode()
     assert len({exchange.requestid for exchange in recorder.exchanges}) == 3
+
+
+def test_without_room_for_its_account_it_serves_and_counts_what_it_missed(tmp_path: Path) -> None:
+    accounts = tmp_path / "taps"
+    accounts.write_text("in the way, as a full volume is")
+    with (
+        Predictor(answering()) as predictor,
+        RecorderEnd(tmp_path / "capture.sock") as recorder,
+        LocalTap(predictor.port, tmp_path) as tap,
+        tap.connect() as client,
+    ):
+        client.sendall(GET)
+        assert read_exactly(client, len(OK)) == OK
+        client.sendall(GET)
+        assert read_exactly(client, len(OK)) == OK
+        assert tap.tap.account is None
+        accounts.unlink()
+        until(lambda: tap.tap.account is not None, "an account")
+        client.sendall(GET)
+        assert read_exactly(client, len(OK)) == OK
+        until(lambda: recorder.count == 1, "a frame")
+        counts = tap.counts()
+        assert (counts.offered, counts.handed, counts.reasons["over_budget"]) == (3, 1, 2)
+        assert tap.registry.get_sample_value("servelens_task_errors_total", {"task": "account"}) == 1
