@@ -166,7 +166,8 @@ def _kill_container(scene: Scene, found: Injected) -> None:
 
 def _fill_disk(scene: Scene, found: Injected) -> None:
     """Not a byte left on the spool's volume, whatever is freed meanwhile."""
-    path = scene.stack.spool / "filling"
+    path = scene.stack.spool / "others" / "filling"  # not the logger's, so no part of its bound
+    path.parent.mkdir(exist_ok=True)
     until = time.monotonic() + scene.chance.uniform(0.4, 1.5)
     with path.open("ab", buffering=0) as file:
         found.began = time.monotonic()
@@ -218,15 +219,16 @@ KINDS: Final = (
 )
 BY_NAME: Final = {kind.name: kind for kind in KINDS}
 # How the logger is started, and what its own bounds may then drop, whatever the fault. In turn, at each start.
+_ROOMY: Final = ("--spool-bytes", "24MiB")  # of a volume of 64: at most half, as operators are told
 CONFIGS: Final[Mapping[str, tuple[tuple[str, ...], frozenset[str]]]] = {
-    "exchange": ((), frozenset()),
-    "all": (("--log-mode", "all"), frozenset()),
+    "exchange": (_ROOMY, frozenset()),
+    "all": ((*_ROOMY, "--log-mode", "all"), frozenset()),
     "small spool": (("--spool-bytes", "1MiB"), frozenset({"spool_full"})),
     "small spool, old ones dropped": (
         ("--spool-bytes", "1MiB", "--spool-policy", "drop-old"),
         frozenset({"spool_full"}),
     ),
-    "small memory": (("--capture-memory", "256KiB"), frozenset({"over_budget"})),
+    "small memory": ((*_ROOMY, "--capture-memory", "256KiB"), frozenset({"over_budget"})),
 }
 
 

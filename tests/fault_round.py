@@ -61,6 +61,8 @@ class Run:
         if ended:
             self._config, self._age = next(self._configs), 0
         loses = frozenset[str]().union(CONFIGS[config][1], CONFIGS[self._config][1], *(kind.loses for kind in kinds))
+        if any(kind.name == "disk full" for kind in kinds) and any("crash" in kind.loses for kind in kinds):
+            loses |= {"over_budget"}  # a tap that starts on a full volume serves, and logs nothing yet
         names = config if config == self._config else f"{config} → {self._config}"
         known = set(self.topic.numbers)
         before = self.stack.spooled()
