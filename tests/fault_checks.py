@@ -126,13 +126,12 @@ def _served(one: Round) -> Check:
     if kill is None or any(name in LEFT_OUT for name in one.names):
         return Check("served after a tap's death", True, "")
     allowed = SERVED_WITHIN + kill.facts.get("back_off", 0.0)
-    waits = [found.ended - found.opened for found in one.ledger.asked if kill.began < found.opened and _first(found)]
+    first: dict[float, Asked] = {}  # request of each connection
+    for found in one.ledger.asked:
+        first.setdefault(found.opened, found)
+    waits = [found.ended - opened for opened, found in first.items() if kill.began < opened]
     words = f"{max(waits, default=0.0):.2f} s, {allowed:.1f} allowed, {len(waits)} connections"
     return Check("served after a tap's death", bool(waits) and max(waits) <= allowed, words)
-
-
-def _first(asked: Asked) -> bool:
-    return asked.began - asked.opened < 5 and asked.began >= asked.opened
 
 
 def _answered(one: Round) -> Check:
