@@ -1,4 +1,4 @@
-"""`servelens logger` as an operator starts it, and what it says of itself."""
+"""`servelens logger` or `bridge` as an operator starts it, and what it says of itself."""
 
 import os
 import subprocess
@@ -48,10 +48,10 @@ class WholeLogger:
 
 
 @contextmanager
-def whole_logger(folder: Path, *flags: str, stop: bool = True) -> Iterator[WholeLogger]:
+def whole_logger(folder: Path, *flags: str, stop: bool = True, service: str = "logger") -> Iterator[WholeLogger]:
     """With these flags; `stop` False kills it and its children at the end instead of asking."""
-    log = folder / "logger.log"
-    command = [Path(sys.executable).parent / "servelens", "logger", *flags]
+    log = folder / f"{service}.log"
+    command = [Path(sys.executable).parent / "servelens", service, *flags]
     with log.open("ab") as sink:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, cwd=ROOT, env={**os.environ})
     try:
