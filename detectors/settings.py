@@ -7,7 +7,7 @@ from typing import Final
 from detectors.statistics import Settings as Statistics
 from detectors.windows import Closing
 from servelens.contract.topics import Topics
-from servelens.io.kafka import KafkaSettings
+from servelens.io.kafka_settings import KafkaSettings
 
 ROLES: Final = ("all", "worker", "evaluator")
 

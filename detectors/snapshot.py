@@ -15,7 +15,8 @@ from typing import Any, Final
 import orjson
 
 from detectors.fence import Fold
-from servelens.io.kafka import KafkaSettings, read_all
+from servelens.io.kafka import read_all
+from servelens.io.kafka_settings import KafkaSettings
 
 CHUNK: Final = 700_000  # bytes; a record may hold about a million
 MAX_INFLATED: Final = 1 << 30

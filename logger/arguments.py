@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from logger.lanes import Lane
 from logger.settings import LoggerSettings
-from servelens.io.kafka import KafkaSettings, as_arguments
+from servelens.io.kafka_settings import KafkaSettings, as_arguments
 
 Flags = Mapping[str, Any]
 

@@ -37,7 +37,7 @@ from servelens.contract.identity import ModelIdentity
 from servelens.contract.metrics import SERVICE, Instruments
 from servelens.contract.topics import BRIDGE, DEFAULT_PARTITIONS, DEFAULT_PREFIX, ROW_TOPICS
 from servelens.io import http
-from servelens.io.kafka import KafkaSettings, as_arguments
+from servelens.io.kafka_settings import KafkaSettings, as_arguments
 from servelens.io.processes import Child
 
 log = logging.getLogger(__name__)

@@ -76,10 +76,11 @@ class Inbox:
     def _add(self, item: Item) -> str | None:
         rules = self._rules()
         if isinstance(item, Exchange):
-            treated = rules.treat(replace(item, requestid=_known_by(item)), self._on_withheld)
+            ours = replace(item, requestid=_known_by(item), tapid=self._tapid, seq=self._seq + 1)
+            treated = rules.treat(ours, self._on_withheld)
             if isinstance(treated, str):
                 return treated
-            row = _exchange_row(replace(treated, tapid=self._tapid, seq=self._seq + 1))
+            row = _exchange_row(treated)
         elif isinstance(item, Label):
             row = row_of(label_record(item), self._seq + 1, 1, "labels")
         elif not rules.logs:

@@ -10,7 +10,7 @@ from logger.http1 import DEFAULT_CAP
 from logger.upstream import PATH_LIMIT, Upstream
 from servelens.contract.errors import ConfigError
 from servelens.contract.events import LogMode
-from servelens.io.kafka import KafkaSettings
+from servelens.io.kafka_settings import KafkaSettings
 
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "all": ("tap", "recorder", "shipper"),

@@ -30,7 +30,7 @@ from servelens.contract.errors import BrokerError, ConfigError, ServeLensError
 from servelens.contract.identity import ModelIdentity
 from servelens.contract.metrics import Instruments
 from servelens.contract.topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX, ROW_TOPICS, Topics, TopicSpec, spooled_topics
-from servelens.io import kafka, logs, otlp, topics
+from servelens.io import kafka, kafka_settings, logs, otlp, topics
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def reason_of(error: BaseException) -> str:
     return next((reason for fits, reason in _REASONS if fits(error)), "spool")
 
 
-def ensure_topics(settings: kafka.KafkaSettings, specs: Sequence[TopicSpec], create: bool) -> None:
+def ensure_topics(settings: kafka_settings.KafkaSettings, specs: Sequence[TopicSpec], create: bool) -> None:
     """See that the topics exist, creating them if told to, and have their partitions.
 
     BrokerError while one is missing or nobody answers, ConfigError while its partition count is another one.
@@ -147,7 +147,7 @@ class Shipper:
 def parser() -> argparse.ArgumentParser:
     """The flags the parent hands on."""
     made = argparse.ArgumentParser("logger.shipper")
-    kafka.add_arguments(made)
+    kafka_settings.add_arguments(made)
     made.add_argument("--spool", type=Path, required=True)
     made.add_argument("--topic-prefix", default=DEFAULT_PREFIX)
     made.add_argument("--partitions", type=int, default=DEFAULT_PARTITIONS)
@@ -164,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
 def ship(arguments: argparse.Namespace) -> None:
     """The whole life of the process. StateError if another shipper keeps the spool."""
     stop = stop_flag()
-    settings = replace(kafka.from_arguments(arguments), bootstrap_timeout_ms=BOOTSTRAP_MS)
+    settings = replace(kafka_settings.from_arguments(arguments), bootstrap_timeout_ms=BOOTSTRAP_MS)
     settings.options()  # a wrong setting is told now, not retried
     cursors.wait_lock(arguments.spool, cursors.SHIPPER_LOCK, _patience(stop))
     instruments = Instruments(CollectorRegistry())

@@ -13,7 +13,7 @@ import typer
 
 from servelens.contract.errors import ConfigError, ServeLensError
 from servelens.contract.settings import ENV_PREFIX, check_environment, check_file
-from servelens.io.kafka import KafkaSettings
+from servelens.io.kafka_settings import KafkaSettings
 
 Kafka = Annotated[str, typer.Option("--kafka", help="Brokers as HOST:PORT, several with commas.", metavar="H:P")]
 Security = Annotated[str, typer.Option("--kafka-security", help="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.")]

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from servelens.io.embedded import EmbeddedBroker, free_port
-from servelens.io.kafka import KafkaSettings, admin
+from servelens.io.kafka import admin
+from servelens.io.kafka_settings import KafkaSettings
 
 # Starts Apache Kafka; the embedded broker needs nothing.
 START = Path(__file__).parent.parent / "deploy" / "kafka" / "start"

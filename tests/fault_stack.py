@@ -24,7 +24,7 @@ from logger import segment as segments
 from logger.account import SUFFIX, Sum
 from servelens.contract.topics import Topics
 from servelens.io.embedded import free_port
-from servelens.io.kafka import KafkaSettings
+from servelens.io.kafka_settings import KafkaSettings
 from servelens.io.processes import MAX_BACKOFF, STEADY
 
 ROOT = Path(__file__).parent.parent

@@ -16,7 +16,8 @@ from logger.account import Sum
 from logger.backlog import Backlog, Entry
 from logger.ledger import summarise
 from logger.state import State
-from servelens.io.kafka import KafkaSettings, consumer
+from servelens.io.kafka import consumer
+from servelens.io.kafka_settings import KafkaSettings
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from uuid import UUID, uuid5
 
 # Namespace for ids derived from foreign events; fixed for ever, since clients repeat the derivation.
@@ -31,7 +31,7 @@ class ModelIdentity:
     revision: str = ""
 
     def __str__(self) -> str:
-        return "/".join(astuple(self))
+        return f"{self.namespace}/{self.inferenceservice}/{self.component}/{self.modelname}/{self.revision}"
 
     @classmethod
     def from_mapping(cls, parts: Mapping[str, str]) -> "ModelIdentity":

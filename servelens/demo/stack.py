@@ -22,7 +22,7 @@ from servelens.contract.errors import StateError
 from servelens.contract.topics import DEFAULT_PARTITIONS, Topics, group_topics, shared_topics
 from servelens.demo.flights import IDENTITY
 from servelens.io.embedded import free_port
-from servelens.io.kafka import KafkaSettings
+from servelens.io.kafka_settings import KafkaSettings
 from servelens.io.processes import Child
 from servelens.io.topics import create
 

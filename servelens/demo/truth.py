@@ -10,7 +10,8 @@ from detectors.statistics import Settings, examine
 from servelens.contract.table import Table
 from servelens.demo.flights import Flights
 from servelens.demo.model import LateArrival
-from servelens.io.kafka import KafkaSettings, consumer, partition_count, read_all
+from servelens.io.kafka import consumer, partition_count, read_all
+from servelens.io.kafka_settings import KafkaSettings
 
 STATISTICS: Final = Settings()
 

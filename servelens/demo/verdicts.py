@@ -10,7 +10,8 @@ from kafka import TopicPartition
 
 from servelens.contract import records
 from servelens.contract.events import Exchange
-from servelens.io.kafka import KafkaSettings, consumer, partition_count, read_all
+from servelens.io.kafka import consumer, partition_count, read_all
+from servelens.io.kafka_settings import KafkaSettings
 
 
 @dataclass(slots=True)

@@ -13,7 +13,8 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from servelens.contract.errors import BrokerError
 from servelens.contract.topics import TopicSpec
-from servelens.io.kafka import KafkaSettings, admin
+from servelens.io.kafka import admin
+from servelens.io.kafka_settings import KafkaSettings
 
 Found = Literal["ok", "wrong", "unknown", "missing"]
 

@@ -21,7 +21,8 @@ from detectors.fence import Fold
 from servelens.contract.events import Record
 from servelens.contract.topics import Topics, group_topics, shared_topics
 from servelens.io import topics
-from servelens.io.kafka import KafkaSettings, producer, read_all
+from servelens.io.kafka import producer, read_all
+from servelens.io.kafka_settings import KafkaSettings
 
 PARTITIONS = 2
 ROWS = 4

@@ -14,7 +14,8 @@ from servelens.contract import labels, records
 from servelens.contract.events import Exchange
 from servelens.contract.topics import Topics
 from servelens.io.embedded import free_port
-from servelens.io.kafka import KafkaSettings, read_all
+from servelens.io.kafka import read_all
+from servelens.io.kafka_settings import KafkaSettings
 
 # As KServe's agent posts them: the headers of its pkg/logger/worker.go, in full.
 EVENT = {

@@ -12,8 +12,8 @@ from whole_logger import WholeLogger, whole_logger
 
 from servelens.contract.topics import Topics
 from servelens.io.embedded import EmbeddedBroker, free_port
-from servelens.io.kafka import KafkaSettings
 from servelens.io.kafka import read_all as read_topic
+from servelens.io.kafka_settings import KafkaSettings
 
 SECRET = "plantedsecret"  # noqa: S105  it is what must not be found
 OPEN = "openvalue"

@@ -15,7 +15,8 @@ from servelens.contract import records
 from servelens.contract.events import Exchange
 from servelens.contract.topics import Topics
 from servelens.io.embedded import EmbeddedBroker, free_port
-from servelens.io.kafka import KafkaSettings, read_all
+from servelens.io.kafka import read_all
+from servelens.io.kafka_settings import KafkaSettings
 
 
 def flags(folder: Path, upstream: str, kafka: str, prefix: str) -> list[str]:

@@ -7,16 +7,8 @@ import pytest
 from servelens.contract.errors import BrokerError, ConfigError
 from servelens.contract.topics import TopicSpec, group_topics, shared_topics
 from servelens.io import topics
-from servelens.io.kafka import (
-    KafkaSettings,
-    as_arguments,
-    consumer,
-    end_of,
-    partition_count,
-    producer,
-    read_all,
-    topic_ids,
-)
+from servelens.io.kafka import consumer, end_of, partition_count, producer, read_all, topic_ids
+from servelens.io.kafka_settings import KafkaSettings, as_arguments
 
 
 def test_topics_are_created_once_and_then_fit(any_kafka: KafkaSettings, prefix: str) -> None:

@@ -18,7 +18,8 @@ from servelens.contract.errors import BrokerError
 from servelens.contract.topics import TopicSpec
 from servelens.io import topics
 from servelens.io.embedded import free_port
-from servelens.io.kafka import KafkaSettings, as_arguments, producer, read_all
+from servelens.io.kafka import producer, read_all
+from servelens.io.kafka_settings import KafkaSettings, as_arguments
 
 pytestmark = pytest.mark.apache
 

@@ -9,7 +9,7 @@ from logger.lanes import lanes, left_behind
 from logger.settings import LoggerSettings
 from logger.spool import Spool
 from servelens.contract.errors import ConfigError
-from servelens.io.kafka import KafkaSettings
+from servelens.io.kafka_settings import KafkaSettings
 
 ALL = ("tap", "recorder", "shipper")
 

@@ -29,7 +29,7 @@ from servelens.contract.records import decode
 from servelens.contract.topics import Topics, spooled_topics
 from servelens.io import kafka as clients
 from servelens.io.embedded import EmbeddedBroker
-from servelens.io.kafka import KafkaSettings
+from servelens.io.kafka_settings import KafkaSettings
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from kafka.errors import KafkaError
 
 from servelens.contract.errors import BrokerError
 from servelens.io import embedded
-from servelens.io.kafka import KafkaSettings, admin, consumer
+from servelens.io.kafka import admin, consumer
+from servelens.io.kafka_settings import KafkaSettings
 
 START = Path(__file__).parents[3] / "deploy" / "kafka" / "start"
 START_SECONDS = 120.0
