@@ -15,6 +15,21 @@ from tap_parts import until
 ROOT = Path(__file__).parent.parent
 
 
+def flags(folder: Path, upstream: str, kafka: str, prefix: str) -> list[str]:
+    """For `whole_logger`: any free ports, a service called ns/income."""
+    return [
+        "--port", "0",
+        "--upstream", upstream,
+        "--admin", "127.0.0.1:0",
+        "--spool", str(folder / "spool"),
+        "--kafka", kafka,
+        "--topic-prefix", prefix,
+        "--inference-service", "income",
+        "--namespace", "ns",
+        "--source-uri", "http://localhost:9081/",
+    ]  # fmt: skip
+
+
 class WholeLogger:
     """A running logger: the addresses of its start-up line, its account, its children."""
 

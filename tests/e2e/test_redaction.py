@@ -1,4 +1,4 @@
-"""Secrets planted in every place a rule can name are found nowhere behind the tap: spool, Kafka, logs, metrics."""
+"""Secrets planted in every place a rule can name are found nowhere: spool, Kafka, logs, metrics, traces."""
 
 import gzip
 import json
@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from otlp_receiver import receiving
 from tap_parts import Predictor, read_all, until
 from whole_logger import WholeLogger, whole_logger
 
@@ -112,8 +113,9 @@ def test_planted_secrets_are_found_nowhere(tmp_path: Path, prefix: str, flags: l
     def quiet(logger: WholeLogger) -> bool:
         return SECRET not in logger.get("/metrics").text + logger.get("/spool").text
 
-    with Predictor(serve) as predictor:
+    with Predictor(serve) as predictor, receiving() as collector:
         given = [*flags, "--upstream", f"127.0.0.1:{predictor.port}", "--kafka", f"127.0.0.1:{port}"]
+        given += ["--otlp", collector.endpoint, "--trace-ratio", "1", "--add-request-id"]
         with whole_logger(tmp_path, *given) as logger:
             logger.wait_ready()
             for path, headers, body in sent:
@@ -126,8 +128,11 @@ def test_planted_secrets_are_found_nowhere(tmp_path: Path, prefix: str, flags: l
                 settings = KafkaSettings(f"127.0.0.1:{port}")
                 records = [r for p in range(4) for r in read_topic(settings, Topics(prefix).payloads, p)]
             assert quiet(logger)
+            spans = collector.wait_spans(len(sent) + 1)
             text = logger.get("/metrics").text
     assert found_in(tmp_path, SECRET) == []
+    assert not any(SECRET.encode() in post.raw + repr(post.headers).encode() for post in collector.posts)
+    assert sum(span.kind == span.SPAN_KIND_SERVER for span in spans) == len(sent)
     raw = [b"|".join([r.key, r.value or b"", *(h[0].encode() + h[1] for h in r.headers)]) for r in records]
     assert not any(SECRET.encode() in one for one in raw)
     exchanges = [one for one in raw if b"/exchange" in one]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tap_parts import OK, Predictor, answering, read_exactly, until
-from whole_logger import whole_logger
+from whole_logger import flags, whole_logger
 
 from logger.segment import newest_state
 from servelens.contract import records
@@ -17,20 +17,6 @@ from servelens.contract.topics import Topics
 from servelens.io.embedded import EmbeddedBroker, free_port
 from servelens.io.kafka import read_all
 from servelens.io.kafka_settings import KafkaSettings
-
-
-def flags(folder: Path, upstream: str, kafka: str, prefix: str) -> list[str]:
-    return [
-        "--port", "0",
-        "--upstream", upstream,
-        "--admin", "127.0.0.1:0",
-        "--spool", str(folder / "spool"),
-        "--kafka", kafka,
-        "--topic-prefix", prefix,
-        "--inference-service", "income",
-        "--namespace", "ns",
-        "--source-uri", "http://localhost:9081/",
-    ]  # fmt: skip
 
 
 def ask(port: int, number: int) -> None:
