@@ -101,6 +101,54 @@ def build() -> grafana.Dashboard:
                     width=8,
                 ),
             ],
+            "The bridge": [
+                stat(
+                    "Through the bridge",
+                    "Events, labels and dead letters acknowledged by Kafka.",
+                    "short",
+                    f"sum({select(shipped, _BRIDGE, scoped=False)})",
+                ),
+                stat(
+                    "Waiting in the bridge",
+                    "Spooled, and not yet in Kafka.",
+                    "short",
+                    f"sum({select(waiting, _BRIDGE, scoped=False)})",
+                    steps=[Step(GREEN), Step(YELLOW, 1000)],
+                    decimals=0,
+                ),
+                stat(
+                    "Lost in the bridge",
+                    "Not kept, by whatever reason: its spool was full.",
+                    "short",
+                    f"sum({select(dropped, _BRIDGE, LOST, scoped=False)})",
+                    steps=[Step(GREEN), Step(RED, 1)],
+                    decimals=0,
+                ),
+                timeseries(
+                    "Posted events and labels",
+                    "Answered with 202: they are in the bridge's spool, and on their way to Kafka.",
+                    "ops",
+                    {"{{type}}": rate("servelens_bridge_events_total", by=("type",))},
+                    width=8,
+                ),
+                timeseries(
+                    "Not taken, and dead letters",
+                    "Posts answered with an error, and events kept as dead letters, by reason.",
+                    "ops",
+                    {
+                        "refused: {{reason}}": rate("servelens_bridge_rejected_total", by=("reason",)),
+                        "dead letter: {{reason}}": rate("servelens_bridge_dead_letters_total", by=("reason",)),
+                    },
+                    width=8,
+                ),
+                timeseries(
+                    "Answering a post",
+                    "From its head to the 202 after the commit.",
+                    "s",
+                    {f"p{q * 100:g}": quantile(q, "servelens_bridge_request_duration_seconds") for q in (0.5, 0.99)},
+                    width=8,
+                ),
+            ],
             "The inference": [
                 timeseries(
                     "Requests by status",
@@ -123,9 +171,9 @@ def build() -> grafana.Dashboard:
                 ),
                 timeseries(
                     "Beyond the last bucket",
-                    "Share of exchanges longer than a minute: of these no quantile is known.",
+                    "Share of exchanges longer than ten minutes: of these no quantile is known.",
                     "percentunit",
-                    {"over 60 s": f"1 - {share(rate(f'{duration}_bucket', _LAST), rate(f'{duration}_count'))}"},
+                    {"over 10 min": f"1 - {share(rate(f'{duration}_bucket', _LAST), rate(f'{duration}_count'))}"},
                     high=1,
                 ),
                 timeseries(
@@ -156,4 +204,5 @@ def build() -> grafana.Dashboard:
     )
 
 
-_LAST = r'le=~"60(\\.0)?"'
+_BRIDGE = 'component="bridge"'
+_LAST = r'le=~"600(\\.0)?"'

@@ -92,7 +92,7 @@ class _Client(asyncio.Protocol):
         self._sight = Sight(
             Observer(shared.watch, shared.budget, shared.cap, lean=shared.lean),
             shared.red.task_error,
-            self._close_unparsable if shared.close_unparsable else None,
+            (lambda: self.transport.abort()) if shared.close_unparsable else None,
         )
         self._look = self._sight.response
         self._forward: Callable[[bytes], object] = self._first
@@ -146,9 +146,7 @@ class _Client(asyncio.Protocol):
         self._shared.gone(self)
         self._shared.turned_away -= self._turned_away
         self._forward = _discard
-        for timer in (self._timer, self._notice):
-            if timer is not None:
-                timer.cancel()
+        _cancel(self._timer, self._notice)
         if self._connecting is not None:
             self._connecting.cancel()
         self._sight.lost()
@@ -252,8 +250,7 @@ class _Client(asyncio.Protocol):
             self.notice_reset(NOTICE_AGAIN)
 
     def _reset_once_arrived(self) -> None:
-        if self._notice is not None:
-            self._notice.cancel()
+        _cancel(self._notice)
         if all_arrived(self.transport):
             reset(self.transport)
         else:
@@ -298,9 +295,6 @@ class _Client(asyncio.Protocol):
             if not self._sight.owed:
                 self.transport.close()
 
-    def _close_unparsable(self) -> None:
-        self.transport.abort()
-
     def _end_answers(self) -> None:
         if self._answered or self.transport.is_closing():
             return
@@ -313,8 +307,7 @@ class _Client(asyncio.Protocol):
             self.notice_reset()
 
     def _close_after(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        _cancel(self._timer)
         self._timer = asyncio.get_running_loop().call_later(seconds, self.transport.abort)
 
 
@@ -345,6 +338,12 @@ class _Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._client.upstream_lost(exc is not None)
+
+
+def _cancel(*timers: asyncio.TimerHandle | None) -> None:
+    for timer in timers:
+        if timer is not None:
+            timer.cancel()
 
 
 def _discard(_: bytes) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
@@ -13,6 +15,8 @@ import pyarrow.csv
 import pytest
 from prometheus_server import Prometheus, scraping
 from promql_reading import filled
+from tap_parts import until
+from whole_logger import WholeLogger, whole_logger
 
 from dashboards.build import BOARDS, files
 from detectors.build import build
@@ -25,11 +29,36 @@ from servelens.demo.traffic import Ledger, drive
 ROWS = 8_000  # of each season: enough for windows before and after the shift
 
 
+@contextmanager
+def posts(url: str) -> Iterator[threading.Event]:
+    """Events, labels and what is neither, some a second, until the event is set."""
+    stop = threading.Event()
+    event = {f"ce-{name}": text for name, text in (("specversion", "1.0"), ("id", "e"), ("source", "s"))}
+    event |= {"ce-time": "2026-08-21T00:23:26Z", "ce-type": "org.kubeflow.serving.inference.request"}
+    label = {"namespace": "n", "inferenceservice": "i", "requestid": "e", "value": 1}
+
+    def post() -> None:
+        with httpx.Client(base_url=url) as client:
+            while not stop.wait(0.2):
+                client.post("/", content=b"{}", headers=event)
+                client.post("/", content=b"{}")
+                client.post("/labels", json=label)
+                client.post("/labels", json=[])
+
+    thread = threading.Thread(target=post)
+    thread.start()
+    yield stop
+    stop.set()
+    thread.join(10)
+
+
 class Shown:
     """The stack after its traffic, and the Prometheus that watched it."""
 
-    def __init__(self, stack: Stack, prometheus: Prometheus, ledger: Ledger) -> None:
-        self.stack, self.prometheus, self.ledger = stack, prometheus, ledger
+    def __init__(
+        self, stack: Stack, prometheus: Prometheus, ledger: Ledger, bridge: WholeLogger, enough: threading.Event
+    ) -> None:
+        self.stack, self.prometheus, self.ledger, self.bridge, self.enough = stack, prometheus, ledger, bridge, enough
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +66,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     folder = tmp_path_factory.mktemp("dashboards")
     stack, seasons = Stack(folder / "out", "dash"), load()
     model = LateArrival(seasons.train)
-    with stack.supervised():
+    with ExitStack() as opened, stack.supervised():
         stack.start_broker()
         stack.start_serving()
         pyarrow.csv.write_csv(
@@ -49,7 +78,12 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         stack.start_detectors(workers=1, evaluators=1)
         stack.start_explainer()
         stack.wait_ready()
-        targets = {"logger": stack.admin, "explainer": stack.explainer, **stack.detectors}
+        flags = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--spool", str(folder / "bridge")]
+        flags += ["--kafka", stack.settings.bootstrap, "--topic-prefix", "dash"]
+        bridge = opened.enter_context(whole_logger(folder, *flags, service="bridge"))
+        enough = opened.enter_context(posts(f"http://{bridge.addresses['listening']}"))
+        targets = {"logger": stack.admin, "bridge": bridge.addresses["admin"], "explainer": stack.explainer}
+        targets |= stack.detectors
         with scraping(folder / "prometheus", targets, files()["prometheus/servelens.rules.yaml"]) as prometheus:
             ledger = Ledger()
             flights = seasons.summer.take(np.arange(4))
@@ -62,7 +96,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
                 stack.explainer, seasons.summer.take(np.arange(5, 8)), background, model, folder / "p.html"
             )
             time.sleep(4)
-            yield Shown(stack, prometheus, ledger)
+            yield Shown(stack, prometheus, ledger, bridge, enough)
 
 
 def queries() -> list[tuple[str, str, str]]:
@@ -102,6 +136,8 @@ def test_numbers_are_what_other_witnesses_say(shown: Shown) -> None:
         return prometheus.value(filled(expressions[board, title]))
 
     assert now("logger", "In Kafka") == account["shipped"] == shown.ledger.sent
+    shown.enough.set()
+    until(lambda: now("logger", "Through the bridge") == shown.bridge.account()["shipped"] > 100, "scraped", 30)
     assert now("logger", "Left out") == account["reasons"]["synthetic"]
     assert now("logger", "Unexplained") == 0
     assert now("overview", "Success") == 1
