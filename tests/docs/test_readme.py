@@ -11,6 +11,8 @@ from dashboards.alerts import ALERTS
 from dashboards.build import BOARDS
 from explainers.answers import DECLARED
 from explainers.artifact import parse_explainer
+from logger import tenants
+from logger.rules import Rules
 from servelens.cli import app
 from servelens.contract.attributes import _FIELDS, _IDENTITY
 from servelens.contract.schema import parse_model
@@ -38,7 +40,7 @@ def test_its_commands_and_flags_exist() -> None:
         for line in block.replace("\\\n", " ").splitlines()
         if line.startswith("servelens")
     ]
-    assert len(commands) == 6
+    assert len(commands) == 7
     for line in commands:
         words = shlex.split(line)[1:]
         node = typer.main.get_command(app)
@@ -53,6 +55,13 @@ def test_its_commands_and_flags_exist() -> None:
 def test_its_model_file_is_valid() -> None:
     (text,) = blocks("yaml")
     assert parse_model(text).predictions[0].name == "score"
+
+
+def test_its_rules_and_its_tenants_are_valid() -> None:
+    (text,) = blocks("yaml rules")
+    assert Rules.parse(text, b"0123456789abcdef").redacts
+    (text,) = blocks("yaml tenants")
+    assert [tenant.name for tenant in tenants.parse(text).values()] == ["risk"]
 
 
 def test_its_explainer_file_is_valid() -> None:
