@@ -10,19 +10,21 @@ nothing is lost or counted twice, whoever of the recorder is killed.
 """
 
 import struct
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import orjson
 
 from logger.seen import Body, Seen
 from servelens.contract.errors import StateError
 from servelens.contract.events import Exchange, Half
+from servelens.contract.identity import ModelIdentity
 
 FRAME_HEAD: Final = struct.Struct("<IQ")  # bytes that follow, frame number
 ACK: Final = struct.Struct("<Q")  # the last frame number committed to the spool
 _META: Final = struct.Struct("<II")  # bytes of JSON, bytes of the request body; the rest is the response body
 MAX_FRAME: Final = 64 << 20
+NOBODY: Final = ModelIdentity("", "")
 
 
 def encode(exchange: Exchange | Seen) -> bytes:
@@ -54,8 +56,12 @@ def _small(half: Half) -> tuple[int, bool, str, str, int | None]:
     return half.size, half.truncated, half.content_type, half.encoding, half.header_length
 
 
-def decode(payload: bytes) -> Exchange:
-    """The exchange of a frame's payload; StateError if the two processes are of different versions."""
+def decode(payload: bytes, whose: Callable[[str], ModelIdentity] = lambda _: NOBODY, **ours: Any) -> Exchange:
+    """The exchange of a frame's payload; StateError if the two processes are of different versions.
+
+    `whose` gives the identity by the path, `ours` are fields that no tap knows: to add them to a made exchange costs
+    as much as this.
+    """
     try:
         meta_length, request_length = _META.unpack_from(payload)
         start = _META.size + meta_length
@@ -66,8 +72,10 @@ def decode(payload: bytes) -> Exchange:
             f"a frame from the tap cannot be read ({error}); run tap and recorder from one image"
         ) from error
     return Exchange(
-        exchangeid=exchangeid,
-        arrived_us=arrived,
+        exchangeid,
+        arrived,
+        whose(path),
+        **ours,
         method=method,
         path=path,
         status=status,

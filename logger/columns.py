@@ -28,7 +28,8 @@ def hide(document: Document, target: Target) -> list[str]:
     slots = list[str]()
     if document.tensors is not None:
         document.tensors = list(_tensors_left(document, document.tensors, target, slots))
-    slots += _members(document, target)
+    if document.mentions(target.column):
+        slots += _members(document, target)
     for key in _ROWS[document.side]:
         rows = document.root.get(key)
         if isinstance(rows, list) and not _holds_tensors(document, key):

@@ -29,10 +29,12 @@ class Document:
         self.side: Side = side
         self.key = _KEYS[side]
         self._had_length = half.header_length is not None
+        self._escapes: bool | None = None
         body, media = inflated(half.body, half.encoding), _media(half.content_type)
         self.tensors: list[Tensor] | None
         if self._had_length or media == CONTENT_TYPE_BINARY:
             self.root, length = read_header(body, half.header_length)
+            self._text = body[:length]
             layout = lay_out(self.root, length, body, self.key, exact=self._had_length)
             self.tensors = [
                 Tensor(header, None if span is None else body[slice(*span)])
@@ -42,7 +44,14 @@ class Document:
             raise PayloadError("content-type", "is not JSON", reason="content_type")
         else:
             self.root = parse_json(body)
+            self._text = body
             self.tensors = _tensors_in(self.root, self.key)
+
+    def mentions(self, name: str) -> bool:
+        """Whether its JSON may hold this text, as a key or a value, spelled out or by an escape; far less than a walk."""
+        if self._escapes is None:
+            self._escapes = b"\\" in self._text
+        return self._escapes or name.encode() in self._text
 
     @property
     def binary(self) -> bool:

@@ -69,18 +69,17 @@ class Intake:
         batch.taken += 1
         batch.frames[stream] = self._received[stream] = number
         try:
-            exchange = capture.decode(payload)
+            # Numbered here as well: for one record an exchange that saves a copy, a tenth of the recorder's time.
+            exchange = capture.decode(
+                payload, self._whose, endpoint=self._endpoint, tapid=self._tapid, seq=self._seq + 1
+            )
         except (StateError, TypeError, ValueError):
             batch.reasons["unparsable"] += 1
             return
         if reason := reason_against(self._mode, exchange.method, exchange.path):
             batch.reasons[reason] += 1
             return
-        # Numbered here as well: for one record an exchange that saves a copy, a tenth of the recorder's time.
-        whole = replace(
-            exchange, identity=self._whose(exchange.path), endpoint=self._endpoint, tapid=self._tapid, seq=self._seq + 1
-        )
-        treated = self._rules().treat(whole, self._on_withheld)
+        treated = self._rules().treat(exchange, self._on_withheld)
         if isinstance(treated, str):
             batch.reasons[treated] += 1
             return

@@ -35,6 +35,8 @@ def _apply_path(document: Document, target: Target) -> list[str]:
     first = target.path[0]
     if document.binary and (first.kind != "name" or first.value == document.key):
         raise PayloadError("body", "holds binary tensors, which a JSON path does not reach", reason="binary")
+    if not all(document.mentions(str(step.value)) for step in target.path if step.kind in ("name", "deep")):
+        return []
     if not jsonpath.change(document.root, target.path, target.hiding.at):
         return []
     if document.tensors is not None:
