@@ -48,7 +48,7 @@ class Document:
             self.tensors = _tensors_in(self.root, self.key)
 
     def mentions(self, name: str) -> bool:
-        """Whether its JSON may hold this text, as a key or a value, spelled out or by an escape; far less than a walk."""
+        """Whether its JSON may hold this text, as a key or a value, spelled out or escaped; far less than a walk."""
         if self._escapes is None:
             self._escapes = b"\\" in self._text
         return self._escapes or name.encode() in self._text
