@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from servelens.contract.topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX, group_topics, shared_topics
-from servelens.io.topics import Finding
 from servelens.options import (
     CaFile,
     CertFile,
@@ -20,6 +19,9 @@ from servelens.options import (
     Security,
     kafka_settings,
 )
+
+if TYPE_CHECKING:  # the Kafka client would weigh fifteen megabytes in every command
+    from servelens.io.topics import Finding
 
 profile_app = typer.Typer(no_args_is_help=True, help="Build and show profiles: the reference a model is compared with.")
 dashboards_app = typer.Typer(no_args_is_help=True, help="Generate Grafana dashboards and Prometheus rules.")
@@ -96,7 +98,7 @@ def topics_check(
     _report(topics.check(kafka_settings(kafka, ctx.params), specs))
 
 
-def _report(findings: Sequence[Finding]) -> None:
+def _report(findings: Sequence["Finding"]) -> None:
     for finding in findings:
         typer.echo(str(finding))
     if any(finding.found in ("wrong", "missing") for finding in findings):
