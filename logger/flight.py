@@ -19,7 +19,7 @@ from logger.refusal import Headers
 log = logging.getLogger(__name__)
 
 MAX_ROWS: Final = 2000
-MAX_BYTES: Final = 8 << 20
+MAX_BYTES: Final = 4 << 20
 STUCK: Final = 90.0  # seconds; the client's own delivery timeout is a third of it
 
 

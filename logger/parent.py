@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096
 NICE: Final = 10  # of recorder and shipper: where there is too little time for all, inference has it first
+# Of recorder and shipper: one arena, and bodies given back to the system. Else glibc keeps the peak of every thread.
+MALLOC: Final = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "262144"}
 PROBE_EVERY: Final = 1.0  # seconds for which an answer about the predictor is good
 
 
@@ -89,7 +91,7 @@ class Parent:
         return Child(
             lane.name_of(name),
             [sys.executable, "-m", f"logger.{name}", *arguments(self.settings, lane, name, listen)],
-            {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)},
+            {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics), **({} if name == "tap" else MALLOC)},
             pass_fds=(listen,) if listen >= 0 else (),
             nice=0 if name == "tap" else NICE,
         )

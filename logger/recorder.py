@@ -35,7 +35,7 @@ from servelens.io import logs, otlp
 log = logging.getLogger(__name__)
 
 LOCK_PATIENCE: Final = 30.0  # seconds a predecessor may take to end
-BATCH_BYTES: Final = 4 << 20
+BATCH_BYTES: Final = 2 << 20
 
 
 async def serve(arguments: argparse.Namespace) -> int:
