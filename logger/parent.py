@@ -37,7 +37,6 @@ from servelens.io.processes import Child
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096
-NICE: Final = 10  # of recorder and shipper: where there is too little time for all, inference has it first
 # Of recorder and shipper: one arena, and bodies given back to the system. Else glibc keeps the peak of every thread.
 MALLOC: Final = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "262144"}
 PROBE_EVERY: Final = 1.0  # seconds for which an answer about the predictor is good
@@ -93,7 +92,7 @@ class Parent:
             [sys.executable, "-m", f"logger.{name}", *arguments(self.settings, lane, name, listen)],
             {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics), **({} if name == "tap" else MALLOC)},
             pass_fds=(listen,) if listen >= 0 else (),
-            nice=0 if name == "tap" else NICE,
+            idle=name != "tap",  # where there is too little time for all, inference has it first
         )
 
     def run(self, pause: float = 0.05) -> None:

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 STEADY: Final = 5.0  # seconds a child must have lived for its death to be no part of a crash loop
 MAX_BACKOFF: Final = 5.0  # seconds
+_LOWEST: Final = 19
 CHILD_MARK: Final = "SERVELENS_CHILD"  # in the environment of a process whose stdin is held open by its parent
 
 
@@ -29,7 +30,7 @@ class Child:
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     pass_fds: tuple[int, ...] = ()
-    nice: int = 0  # how far it steps back for others where the machine is short of time
+    idle: bool = False  # runs on time nobody else wants (SCHED_IDLE): a waking process of others never waits for it
     output: Path | None = None  # stdout and stderr are appended to it; None = ours
     restarts: int = 0
     process: subprocess.Popen[bytes] | None = None
@@ -49,9 +50,8 @@ class Child:
                 stdout=sink,
                 stderr=sink,
             )
-        if self.nice:
-            with suppress(ProcessLookupError):
-                os.setpriority(os.PRIO_PROCESS, self.process.pid, self.nice)
+        if self.idle:
+            _step_back(self.process.pid)
         self._started = now
         log.info("started", extra={"child": self.name, "pid": self.process.pid})
 
@@ -114,3 +114,12 @@ def _when_orphaned(note: Callable[[], None]) -> None:
     while os.read(0, 4096):
         pass
     note()
+
+
+def _step_back(pid: int) -> None:
+    """Before it has threads, which inherit it. Where the policy may not be set, the lowest priority is close to it."""
+    with suppress(ProcessLookupError):
+        try:
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        except PermissionError:
+            os.setpriority(os.PRIO_PROCESS, pid, _LOWEST)
