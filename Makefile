@@ -4,7 +4,7 @@ EXTRAS := logger explainers anchors detectors reports dashboards demo
 BIN := .venv/bin
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: demo test check bench tools build clean lock
+.PHONY: demo test check bench transparency faults tools build clean lock
 
 .venv/.ready: requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,12 @@ check: .venv/.ready ## ruff, mypy, import-linter, locks, docs, dashboards
 	$(BIN)/lint-imports
 	$(MAKE) -s lock-check
 	$(BIN)/pytest -q tests/docs tests/dashboards -m "not slow"
+
+transparency: .venv/.ready ## 100,000 generated exchanges, directly and through the tap: two minutes
+	$(BIN)/python tests/transparency/compare.py $(ARGS)
+
+faults: .venv/.ready ## 200 rounds of kills, stops and full disks against Apache Kafka: seven minutes; needs `make tools`
+	$(BIN)/python tests/faults/rounds.py $(ARGS)
 
 bench: .venv/.ready ## every benchmark; each prints both sides of one run
 	for bench in $$(find tests/bench -name "bench_*.py" | sort); do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
