@@ -30,9 +30,8 @@ def test_answered_is_in_kafka_or_counted_whatever_dies(tmp_path: Path) -> None:
         ending = [check for check in run.finish() if not check.held]
     assert [trouble for trouble in troubles if trouble] == []
     assert ending == []
-    lost = sum(one.lost.total() for one, _ in run.results)
-    answered = sum(len(one.ledger.answered) for one, _ in run.results)
-    assert answered > 500 > lost
+    assert sum(len(one.ledger.answered) for one, _ in run.results) > 500
+    assert len(run.topic.numbers) > 500
 
 
 def _round(run: Run, number: int, names: tuple[str, ...]) -> str:
