@@ -26,6 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from logger import ledger
+from logger import segment as segments
 from logger.exposition import AccountCollector, told
 from logger.inbox import Inbox
 from logger.reception import Bounds, Reception
@@ -95,6 +96,9 @@ class Bridge:
         )
         MultiProcessCollector(self.registry, path=str(self._metrics))  # type: ignore[no-untyped-call]
         self.registry.register(AccountCollector(self._account, WHO))
+        instruments["servelens_logger_restarts_total"].labels(**WHO, process="shipper")
+        spool_bytes = instruments["servelens_logger_spool_bytes"].labels(**WHO)
+        spool_bytes.set_function(lambda: segments.bytes_in(settings.spool))
         self._shipper = self._child()
         self._shipper.start(self.clock())
         reception = Reception(self._inbox, tenants, instruments, settings.bounds)
@@ -147,6 +151,7 @@ class Bridge:
             dead = self._shipper.keep(self.clock())
             if dead is not None:
                 mark_process_dead(dead, str(self._metrics))  # type: ignore[no-untyped-call]
+                self._instruments["servelens_logger_restarts_total"].labels(**WHO, process="shipper").inc()
         self._server.stop(self.settings.grace_seconds)
         self._shipper.stop(self.settings.grace_seconds + 2)
         self._admin.stop()

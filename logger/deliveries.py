@@ -11,13 +11,13 @@ from logger.backlog import Position
 from logger.bulk import BulkHistogram
 from logger.refusal import Headers
 from logger.spans import Sends
-from servelens.contract.events import HALF_TYPES
+from servelens.contract.events import EXCHANGE_TYPE, HALF_TYPES
 from servelens.contract.metrics import LATENCY, Instruments
 from servelens.contract.tracecontext import SpanValues
 
 _FLUSH_NS: Final = 1_000_000_000
 _TYPES: Final = ("exchange", "request", "response")
-_BY_EVENT: Final = {kind.encode(): side for kind, side in HALF_TYPES.items()}
+_BY_EVENT: Final = {EXCHANGE_TYPE.encode(): "exchange", **{kind.encode(): side for kind, side in HALF_TYPES.items()}}
 
 
 class Deliveries:
@@ -41,7 +41,8 @@ class Deliveries:
         """A row was given to the client."""
         now = self._now()
         kind = next((value for name, value in headers if name == "ce_type"), b"")
-        self._away[position] = now, _BY_EVENT.get(kind, "exchange")
+        if (name := _BY_EVENT.get(kind)) is not None:  # no label, accounting event or dead letter
+            self._away[position] = now, name
         if self._sends is not None:
             self._sends.sent(position, headers, now)
 

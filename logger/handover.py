@@ -43,7 +43,7 @@ def nobody(_: str) -> bool:
 class Handover:
     """The tap's `Watch`. Without an account and a sink exchanges are measured only, and nothing is captured.
 
-    `missed` counts those that passed before `log_to` was called, where it is.
+    While `expecting` an account that cannot be had yet, `missed` counts what passes before `log_to` is called.
 
     `synthetic` judges the values of our guard header; `now_ns` is the wall clock, `tick_ns` a monotonic one.
     """
@@ -59,7 +59,7 @@ class Handover:
     ) -> None:
         self._red, self._budget, self._logged, self._synthetic = red, budget, logged, synthetic
         self._now, self._tick = now_ns, tick_ns
-        self.missed = 0
+        self.expecting, self.missed = False, 0
         # No secret, only an id that must not repeat: seeded once from the system, six times as fast as asking it.
         self._random = random.Random(os.urandom(32)).getrandbits  # noqa: S311
 
@@ -68,7 +68,8 @@ class Handover:
         self._red.in_flight += 1
         seen.started_ns = self._tick()
         if self._logged is None or is_probe(seen.method, headers):
-            self.missed += self._logged is None
+            if self.expecting and not is_probe(seen.method, headers):
+                self.missed += 1
             return
         seen.arrived_us = self._now() // 1000
         account = self._logged[0]
@@ -87,7 +88,7 @@ class Handover:
         """Log from here on; what was missed is counted as what there was no room for."""
         account.add("offered", self.missed)
         account.add("over_budget", self.missed)
-        self._logged, self.missed = (account, sink), 0
+        self._logged, self.expecting, self.missed = (account, sink), False, 0
 
     def answered(self, seen: Seen) -> None:
         """Stop the clock; an exchange that died without any response head is in no rate."""

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from logger.intake import RECORD_LIMIT, row_of, without_bodies, without_larger_body
@@ -33,11 +33,6 @@ _REASON_LIMIT: Final = 500  # characters
 Item = Exchange | Label | Unread
 
 
-@dataclass(slots=True)
-class _Post:
-    future: "asyncio.Future[bool]"
-
-
 class Inbox:
     """One spool's way in. `rules` are those in force now; `on_withheld` is told why a body was left out."""
 
@@ -49,13 +44,13 @@ class Inbox:
         on_error: Callable[[str], None],
     ) -> None:
         self._spool, self._rules, self._on_withheld, self._on_error = spool, rules, on_withheld, on_error
-        self._posts: list[_Post] = []
         self._timer: asyncio.TimerHandle | None = None
-        self.trouble: str | None = None  # why the last commit failed
+        self._damaged = False
+        self.trouble: str | None = None  # why it cannot be written; that it is full is no such thing
         self._begin()
 
     def _begin(self) -> None:
-        self._batch, self._posts = Batch(), []
+        self._batch, self._posts = Batch(), list[asyncio.Future[bool]]()
         self._tapid, self._seq = self._spool.state.tapid, self._spool.state.seq
 
     def post(self, items: Iterable[Item]) -> "asyncio.Future[bool]":
@@ -66,12 +61,16 @@ class Inbox:
             self._batch.offered += 1
             if (reason := self._add(item)) is not None:
                 self._batch.reasons[reason] += 1
-        self._posts.append(_Post(future))
+        self._posts.append(future)
         if self._batch.size >= min(BATCH_BYTES, self._spool.segment_bytes // 4):
             self.commit()
         elif self._timer is None:
             self._timer = loop.call_later(COMMIT_AFTER, self.commit)
         return future
+
+    def known_as(self, requestid: str) -> str | None:
+        """A client's id as the rules leave it in events; None if they take it out."""
+        return self._rules().known_as(requestid)
 
     def _add(self, item: Item) -> str | None:
         rules = self._rules()
@@ -102,29 +101,38 @@ class Inbox:
         done = False
         try:
             done = self._spool.commit(batch)
-            self.trouble = None if done else "spool_full"
+            self.trouble = None
         except (StateError, sqlite3.Error, OSError) as error:
             self._failed(error)
         self._begin()
-        for post in posts:
-            if not post.future.done():  # its sender may be gone
-                post.future.set_result(done)
+        for future in posts:
+            if not future.done():  # its sender may be gone
+                future.set_result(done)
 
     def _failed(self, error: Exception) -> None:
         if self.trouble is None:
             log.error("spool cannot be written", extra={"problem": str(error)})
-        self.trouble = "spool"
+        self.trouble = str(error)
         self._on_error("bridge.spool")
-        if isinstance(error, StateError):
+        self._damaged = self._damaged or isinstance(error, StateError)
+        self._mend()
+
+    def _mend(self) -> None:
+        if self._damaged:
             with contextlib.suppress(StateError, sqlite3.Error, OSError):
                 self._spool.repair({})
+                self._damaged = False
 
     async def tidy(self) -> None:
-        """Delete what has been shipped, now and then, for ever."""
+        """Delete what has been shipped, and see whether what could not be written can be again; for ever."""
         while True:
             await asyncio.sleep(TIDY_EVERY)
             try:
+                self._mend()
                 self._spool.tidy()
+                if self.trouble is not None:  # while this is not ready, nobody posts
+                    self._spool.update(lambda state: state)
+                    self.trouble = None
             except (StateError, sqlite3.Error, OSError) as error:
                 self._failed(error)
 

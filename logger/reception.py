@@ -81,6 +81,13 @@ class Reception:
         self._duration = instruments["servelens_bridge_request_duration_seconds"]
         self._failed = instruments["servelens_task_errors_total"].labels(task="bridge.request")
         self._pending = 0
+        # There from the start: else the first of each is no increase.
+        for kind in ("event", "label"):
+            self._events.labels(type=kind)
+        for reason in (*_REASONS.values(), "malformed", "bad_time", "too_large", "too_slow"):
+            self._rejected.labels(reason=reason)
+        for reason in ("malformed", "no_cloudevent", "unknown_type", "bad_attribute", "bad_time", "too_large"):
+            self._letters.labels(reason=reason)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI 3 has it."""
@@ -172,7 +179,7 @@ class Reception:
     # -- what is posted
 
     async def _labels(self, body: bytes, tenant: Tenant) -> _Answer:
-        found = labels.read_body(body, self._now_us())
+        found = labels.read_body(body, self._now_us(), self._inbox.known_as)
         for label in found:
             tenant.check(label.namespace)
         await self._kept(found)
@@ -203,9 +210,11 @@ def _bounded(one: Exchange | Unread) -> Exchange | Unread:
     """An event whose attributes are out of all proportion is none."""
     if isinstance(one, Exchange):
         size = sum(len(getattr(one, name)) for name in _ATTRIBUTES) + len(str(one.identity))
-        size += sum(len(half.content_type) + len(half.encoding) for half in (one.request, one.response) if half)
+        halves = [half for half in (one.request, one.response) if half]
+        size += sum(len(half.content_type) + len(half.encoding) for half in halves) + sum(map(len, one.redacted))
         if size > ATTRIBUTE_BYTES:
-            return Unread(TooLarge("attributes", f"over {ATTRIBUTE_BYTES} bytes together"), (), b"")
+            body = b"".join(half.body for half in halves)
+            return Unread(TooLarge("attributes", f"over {ATTRIBUTE_BYTES} bytes together; leave some out"), (), body)
     return one
 
 

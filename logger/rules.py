@@ -117,6 +117,15 @@ class Rules:
         """Whether anything is to be hidden."""
         return bool(self._redactions)
 
+    def known_as(self, requestid: str) -> str | None:
+        """A client's id as it may be stored apart from its exchange, whose path is not known; None if it may not be."""
+        for target in (rule.target for rule in self._redactions):
+            if isinstance(target, HeaderTarget) and target.field == "requestid":
+                if target.hiding.action != "hmac":
+                    return None
+                requestid = target.hiding.text(requestid)
+        return requestid
+
     def treat(self, exchange: Exchange, on_withheld: Callable[[str], None] = lambda _: None) -> Exchange | str:
         """The exchange as it may be stored, or the account's reason against it; never raises for what is in it.
 

@@ -136,6 +136,7 @@ class Tap:
         except OSError as error:
             log.error("no account file: nothing is logged until there is", extra={"problem": error.strerror})  # noqa: TRY400
             self._red.task_error("account")
+            handover.expecting = True
             return False
         self._link = Link(capture_socket, self.stream, self._budget, lambda: self._red.task_error("link"))
         handover.log_to(self.account, self._link)

@@ -4,7 +4,7 @@ Keyed by the join key, `NAMESPACE/INFERENCESERVICE/x:EXCHANGEID` or `…/r:REQUE
 Called by the bridge and by whoever joins labels with predictions.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from servelens.contract.records import Headers, read_headers
 from servelens.contract.times import unix_us
 
 Value = str | float | bool | None  # an int is a float here, and stays what it is
+KnownAs = Callable[[str], str | None]
 MAX_LABELS: Final = 1000  # in one body
 MAX_VALUES: Final = 10_000  # rows of one exchange
 MAX_TEXT: Final = 256  # characters of a text, and of a name
@@ -48,10 +49,11 @@ class Label:
         return f"{self.namespace}/{self.inferenceservice}/{own}"
 
 
-def read_body(body: bytes, now_us: int) -> tuple[Label, ...]:
+def read_body(body: bytes, now_us: int, known_as: KnownAs = lambda known: known) -> tuple[Label, ...]:
     """The labels of a posted body, one object or an array of them; `now_us` is their time where they name none.
 
-    All or nothing: PayloadError names the label and the field.
+    All or nothing: PayloadError names the label and the field. `known_as` gives a request id as predictions carry it,
+    or None where they do not.
     """
     try:
         found = orjson.loads(body)
@@ -62,19 +64,18 @@ def read_body(body: bytes, now_us: int) -> tuple[Label, ...]:
         raise PayloadError("body", "no label in it; send an object or an array of them")
     if len(many) > MAX_LABELS:
         raise TooLarge("body", f"{len(many)} labels; send at most {MAX_LABELS}")
-    return tuple(_label(one, f"[{i}]." if isinstance(found, list) else "", now_us) for i, one in enumerate(many))
+    places = [f"[{number}]." if isinstance(found, list) else "" for number in range(len(many))]
+    return tuple(_label(one, at, now_us, known_as) for one, at in zip(many, places, strict=True))
 
 
-def _label(one: Any, at: str, now_us: int) -> Label:
+def _label(one: Any, at: str, now_us: int, known_as: KnownAs) -> Label:
     if not isinstance(one, dict):
         raise PayloadError(at.rstrip(".") or "body", "a label is a JSON object")
     if strange := sorted(set(one) - _FIELDS):
         raise PayloadError(at + strange[0][:40], f"unknown; a label has {', '.join(sorted(_FIELDS))}")
     if ("exchangeid" in one) == ("requestid" in one):
         raise PayloadError(at + "exchangeid", "give either this or requestid")
-    requestid = _name(one, "requestid", at) if "requestid" in one else ""
-    if requestid and clean_request_id(requestid) is None:
-        raise PayloadError(at + "requestid", "not 1 to 128 visible ASCII characters")
+    requestid = _request_id(one["requestid"], at, known_as) if "requestid" in one else ""
     label = Label(
         namespace=_name(one, "namespace", at),
         inferenceservice=_name(one, "inferenceservice", at),
@@ -84,6 +85,15 @@ def _label(one: Any, at: str, now_us: int) -> Label:
         requestid=requestid,
     )
     return _named(label, _name(one, "id", at) if "id" in one else "", str(one.get("time", "")))
+
+
+def _request_id(given: Any, at: str, known_as: KnownAs) -> str:
+    if not isinstance(given, str) or clean_request_id(given) is None:
+        raise PayloadError(at + "requestid", "not 1 to 128 visible ASCII characters")
+    known = known_as(given)
+    if known is None:
+        raise PayloadError(at + "requestid", "hidden here by a rule, so no prediction carries it; give the exchangeid")
+    return known
 
 
 def _named(label: Label, given: str, time: str) -> Label:
@@ -145,4 +155,4 @@ def decode(headers: Headers, value: bytes | None) -> Label:
         raise PayloadError("value", "not a JSON object")
     given: dict[str, Any] = {name: text for name, text in attributes.items() if name in _FIELDS}
     given |= {"inferenceservice": attributes.get("inferenceservicename", "")}
-    return _label({**given, "values": data.get("values")}, "", 0)
+    return _label({**given, "values": data.get("values")}, "", 0, lambda known: known)

@@ -66,9 +66,7 @@ _ROWS: Final = (
     # Bridge: what is posted to it, by HTTP. What becomes of it then, the logger's account says (component "bridge").
     Metric("servelens_bridge_events_total", "counter", ("type",), "Events and labels answered with 202."),
     Metric("servelens_bridge_rejected_total", "counter", ("reason",), "Posts answered with an error, and not kept."),
-    Metric(
-        "servelens_bridge_dead_letters_total", "counter", ("reason",), "Events that could not be read, kept as such."
-    ),
+    Metric("servelens_bridge_dead_letters_total", "counter", ("reason",), "Events that could not be read."),
     Metric("servelens_bridge_request_duration_seconds", "histogram", (), "A post's head to its answer.", LATENCY),
     # Detector workers.
     Metric("servelens_detector_events_total", "counter", ("result",), "Payload records read, by what became of them."),

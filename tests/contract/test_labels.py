@@ -42,7 +42,7 @@ def test_a_record_read_back_is_the_label(
     namespace: str, service: str, known: str, found: list[object], own: bool
 ) -> None:
     body = {"namespace": namespace, "inferenceservice": service, "values": found}
-    body["exchangeid" if own else "requestid"] = known
+    body |= {"exchangeid": known} if own else {"requestid": known + "/2"}
     (label,) = read(body)
     record = label_record(label)
     assert decode(record.headers, record.value) == label
@@ -57,6 +57,7 @@ def test_a_record_read_back_is_the_label(
         ({"inferenceservice": 7}, "[0].inferenceservice"),
         ({"exchangeid": "x"}, "[0].exchangeid"),
         ({"requestid": "white space"}, "[0].requestid"),
+        ({"requestid": 7}, "[0].requestid"),
         ({"requestid": "x" * 200}, "[0].requestid"),
         ({"values": [1]}, "[0].value"),
         ({"value": {"a": 1}}, "[0].value"),

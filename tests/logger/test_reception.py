@@ -60,7 +60,12 @@ class Desk:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}")
 
     def _run(self) -> None:
-        asyncio.run(self._server.serve(sockets=[self._bound]))
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        tidying = asyncio.get_running_loop().create_task(self.inbox.tidy())
+        await self._server.serve(sockets=[self._bound])
+        tidying.cancel()
 
     def __enter__(self) -> "Desk":
         self._thread.start()
@@ -171,7 +176,7 @@ def test_an_event_that_cannot_be_read_is_refused_and_kept_with_its_reason(
     assert answer.json()["error"]
     ((topic, found, value),) = desk.kept()
     assert (topic, found["servelens_reason"].decode()) == ("dead-letters", reason)
-    assert value == (b"" if reason == "too_large" else body)
+    assert value == body
 
 
 def test_labels(desk: Desk) -> None:
@@ -244,7 +249,7 @@ def test_a_full_spool_is_told_and_counted(desk: Desk) -> None:
     assert len(desk.kept()) == kept
     state = desk.inbox._spool.state
     assert (state.offered, dict(state.reasons)) == (40, {"spool_full": 40 - kept})
-    assert desk.inbox.trouble == "spool_full"
+    assert desk.inbox.trouble is None  # full, and fit to say so
 
 
 RULES = Rules.parse(
@@ -271,6 +276,34 @@ def test_rules_hide_here_as_they_do_behind_the_tap(desk: Desk) -> None:
     assert b"2.8" in kept[0][2]
     for path in (desk.folder).iterdir():
         assert b"hunter2" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("options", [{"rules": RULES}])
+def test_a_label_goes_by_the_id_its_prediction_goes_by(desk: Desk) -> None:
+    label = orjson.dumps({"namespace": "shop", "inferenceservice": "risk", "requestid": "hunter2", "value": 1})
+    assert desk.post(headers=ASKED | {"ce-metadata": '{"X-Request-Id":["hunter2"]}'}).status_code == 202
+    assert desk.post("/labels", label).status_code == 202
+    topic, headers, value = desk.kept()[1]
+    assert topic == "labels"
+    assert labels.decode(list(headers.items()), value).requestid == desk.exchanges()[0].requestid
+    assert b"hunter2" not in repr(desk.kept()).encode()
+
+
+@pytest.mark.parametrize(
+    "options", [{"rules": Rules.parse("version: 1\nredact: [{header: x-request-id, action: drop}]")}]
+)
+def test_a_label_by_an_id_no_prediction_carries_is_refused(desk: Desk) -> None:
+    label = {"namespace": "shop", "inferenceservice": "risk", "value": 1}
+    refused = desk.post("/labels", orjson.dumps(label | {"requestid": "hunter2"}))
+    assert (refused.status_code, "give the exchangeid" in refused.text) == (400, True)
+    assert desk.post("/labels", orjson.dumps(label | {"exchangeid": "0198"})).status_code == 202
+
+
+def test_what_could_not_be_written_is_looked_at_again_though_nobody_posts(desk: Desk) -> None:
+    assert desk.post().status_code == 202
+    desk.inbox.trouble = "the volume was full"
+    until(lambda: desk.inbox.trouble is None, "well again")
+    assert len(desk.kept()) == 1
 
 
 @pytest.mark.parametrize("options", [{"rules": Rules.parse("version: 1\nlog: false")}])

@@ -13,6 +13,7 @@ import random
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections import deque
 from collections.abc import Callable
@@ -117,7 +118,7 @@ class _Client(asyncio.Protocol):
         self._run.lost(self)
 
 
-class _Run:
+class _Run(ABC):
     """What both ways of asking share."""
 
     def __init__(self, ask: Ask, requests: Traffic) -> None:
@@ -146,11 +147,12 @@ class _Run:
             client.transport.close()
         return self.outcome
 
+    @abstractmethod
     def _begin(self) -> None:
-        raise NotImplementedError
+        """Send the first requests."""
 
-    def _end(self) -> None:
-        pass
+    def _end(self) -> None:  # noqa: B027 - most have nothing to put away
+        """Let go of what `_begin` took."""
 
     def note(self, due: float) -> float:
         now, outcome = time.perf_counter(), self.outcome
