@@ -30,7 +30,7 @@ from logger import segment as segments
 from logger.exposition import AccountCollector, told
 from logger.inbox import Inbox
 from logger.reception import Bounds, Reception
-from logger.rules import NO_RULES, Rules
+from logger.rules import rules_of
 from logger.spool import Policy, Spool
 from logger.tenants import Tenants, tenants_of
 from servelens.contract.errors import StateError
@@ -82,12 +82,14 @@ class Bridge:
     def open(self) -> None:
         """Bind the sockets, take the spool, start the shipper, and serve."""
         settings, instruments = self.settings, self._instruments
-        tenants, rules = self._tenants(), self._rules()
+        errors = instruments["servelens_task_errors_total"]
+        rules_errors = errors.labels(task="bridge.rules")
+        rules = rules_of(settings.rules, settings.redaction_key, lambda _: rules_errors.inc())
+        tenants = self._tenants()
         settings.spool.mkdir(parents=True, exist_ok=True)
         bound, admin = http.bind(settings.listen, "--listen", BACKLOG), http.bind(settings.admin, "--admin")
         self.listening, self.admin = http.address_of(bound), http.address_of(admin)
         withheld = instruments["servelens_logger_withheld_total"]
-        errors = instruments["servelens_task_errors_total"]
         self._inbox = Inbox(
             self._opened(),
             rules,
@@ -113,14 +115,6 @@ class Bridge:
             return None
         errors = self._instruments["servelens_task_errors_total"].labels(task="bridge.tokens")
         return tenants_of(self.settings.tokens, on_error=lambda _: errors.inc()).current
-
-    def _rules(self) -> Callable[[], Rules]:
-        if self.settings.rules is None:
-            return lambda: NO_RULES
-        from logger.rulesfile import RulesFile  # pydantic's weight only where rules are
-
-        errors = self._instruments["servelens_task_errors_total"].labels(task="bridge.rules")
-        return RulesFile(self.settings.rules, self.settings.redaction_key, on_error=lambda _: errors.inc()).current
 
     def _opened(self) -> Spool:
         settings, deadline = self.settings, self.clock() + LOCK_PATIENCE

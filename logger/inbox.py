@@ -29,6 +29,7 @@ COMMIT_AFTER: Final = 0.002  # seconds in which posts gather for one commit
 BATCH_BYTES: Final = 4 << 20
 TIDY_EVERY: Final = 1.0  # seconds
 _REASON_LIMIT: Final = 500  # characters
+_LETTER_LIMIT: Final = RECORD_LIMIT - (128 << 10)  # bytes of a body; the server lets fewer through as headers
 
 Item = Exchange | Label | Unread
 
@@ -168,10 +169,11 @@ def _letter_row(unread: Unread, key: str, seq: int, *, withheld: bool) -> Row:
         "servelens_reason": unread.error.reason,
         "servelens_problem": "" if withheld else str(unread.error)[:_REASON_LIMIT],
         "servelens_withheld": "true" if withheld else "",
+        "servelens_truncated": "true" if len(unread.body) > _LETTER_LIMIT and not withheld else "",
     }
     came: Sequence[tuple[str, str]] = () if withheld else unread.headers
     headers = [(name.replace("ce-", "ce_", 1), value) for name, value in came]
     headers += [(name, value) for name, value in told.items() if value]
-    body = b"" if withheld else unread.body[:RECORD_LIMIT]
+    body = b"" if withheld else unread.body[:_LETTER_LIMIT]
     record = Record(key.encode(), tuple((name, value.encode()) for name, value in headers), body, 0)
     return row_of(record, seq, 1, "dead-letters")

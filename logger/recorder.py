@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -23,7 +23,7 @@ from logger.child import stop_event
 from logger.intake import RECORD_LIMIT, Intake
 from logger.receiving import Receiver, listen
 from logger.recording import Recorder
-from logger.rules import NO_RULES, Rules
+from logger.rules import rules_of
 from logger.spool import SEGMENT_BYTES, Policy, Spool
 from logger.tracing import Tracing
 from servelens.contract.errors import ServeLensError, StateError
@@ -50,9 +50,11 @@ async def serve(arguments: argparse.Namespace) -> int:
     labels = {name: identity.labels()[name] for name in SERVICE}
     tracing = Tracing.of(arguments, identity, instruments)
     withheld = instruments["servelens_logger_withheld_total"]
+    rules_errors = instruments["servelens_task_errors_total"].labels(task="recorder.rules")
     intake = Intake(
         identity, arguments.log_mode, arguments.record_bytes, batch_bytes=min(BATCH_BYTES, spool.segment_bytes // 4),
-        rules=_rules(arguments, instruments), endpoint=arguments.endpoint,
+        rules=rules_of(arguments.rules, arguments.redaction_key, lambda _: rules_errors.inc()),
+        endpoint=arguments.endpoint,
         on_withheld=lambda reason: withheld.labels(**labels, reason=reason).inc(),
         trace=tracing.trace if tracing else None,
     )  # fmt: skip
@@ -71,15 +73,6 @@ async def serve(arguments: argparse.Namespace) -> int:
         tracing.close()
     log.info("ended", extra={"row": spool.state.seq, "spooled": spool.state.spooled})
     return int(recorder.broken.is_set())
-
-
-def _rules(arguments: argparse.Namespace, instruments: Instruments) -> Callable[[], Rules]:
-    if arguments.rules is None:
-        return lambda: NO_RULES
-    from logger.rulesfile import RulesFile  # pydantic's weight only where rules are
-
-    errors = instruments["servelens_task_errors_total"].labels(task="recorder.rules")
-    return RulesFile(arguments.rules, arguments.redaction_key, on_error=lambda _: errors.inc()).current
 
 
 async def _opened(arguments: argparse.Namespace, stop: asyncio.Event) -> Spool:

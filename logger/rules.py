@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from hashlib import blake2b
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
@@ -181,6 +182,15 @@ class Rules:
 
 
 NO_RULES: Final = Rules()
+
+
+def rules_of(path: Path | None, key_file: Path | None, on_error: Callable[[Exception], None]) -> Callable[[], Rules]:
+    """What gives the rules of a file as it is now; without a path there are none."""
+    if path is None:
+        return lambda: NO_RULES
+    from logger.rulesfile import RulesFile  # pydantic's weight only where rules are
+
+    return RulesFile(path, key_file, on_error=on_error).current
 
 
 def _spellings(path: str) -> set[str]:

@@ -179,6 +179,13 @@ def test_an_event_that_cannot_be_read_is_refused_and_kept_with_its_reason(
     assert value == body
 
 
+def test_a_dead_letter_is_no_longer_than_kafka_takes_it(desk: Desk) -> None:
+    assert desk.post(headers={}, body=b"x" * (2 << 20)).status_code == 400
+    ((_, headers, value),) = desk.kept()
+    assert headers["servelens_truncated"] == b"true"
+    assert (1 << 19) < len(value) < (1 << 20) - (1 << 16)
+
+
 def test_labels(desk: Desk) -> None:
     label = {"namespace": "shop", "inferenceservice": "risk", "requestid": "abc", "value": "good"}
     assert desk.post("/labels", orjson.dumps([label, label | {"value": "bad"}])).json() == {"accepted": 2}
