@@ -44,12 +44,12 @@ build: .venv/.ready ## the wheel
 
 lock: .venv/.ready ## one hashed requirements file an extra
 	for extra in $(EXTRAS); do $(BIN)/$(COMPILE) --extra $$extra pyproject.toml -o requirements/$$extra.txt || exit 1; done
-	$(BIN)/$(COMPILE) --extra demo --extra anchors --extra dashboards --group dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/$(COMPILE) --extra demo --extra anchors --extra dashboards --extra reports --group dev pyproject.toml -o requirements/dev.txt
 
 lock-check: # the locks say what pyproject asks for: compiled again from themselves they do not change
 	@mkdir -p build/locks && cp requirements/*.txt build/locks/
 	@for extra in $(EXTRAS); do $(BIN)/$(COMPILE) --extra $$extra pyproject.toml -o build/locks/$$extra.txt || exit 1; done
-	@$(BIN)/$(COMPILE) --extra demo --extra anchors --extra dashboards --group dev pyproject.toml -o build/locks/dev.txt
+	@$(BIN)/$(COMPILE) --extra demo --extra anchors --extra dashboards --extra reports --group dev pyproject.toml -o build/locks/dev.txt
 	@diff -r requirements build/locks || { echo "the locks are stale: run make lock"; exit 1; }
 
 clean:

@@ -1,7 +1,8 @@
 """Frozen bins: how a value becomes the number of a counter, the same for the reference and for every later window.
 
 Apart from the references in `columns`, which say what was counted there. Three layouts, each ending in the null bin:
-quantile ranges, text levels, number levels. Counting is exact, so merging is addition and replay is bit-equal.
+quantile ranges (the outermost of them outside of what the reference held), text levels, number levels. Counting is
+exact, so merging is addition and replay is bit-equal.
 """
 
 from collections import Counter
@@ -17,10 +18,11 @@ from servelens.contract.errors import StateError
 Values: TypeAlias = NDArray[Any]  # (n,) float64 with NaN = null, or object of str with None = null
 Counts: TypeAlias = NDArray[np.int64]  # (bins,)
 
-MAX_BINS: Final = 64  # ranges of a numeric column
+MAX_BINS: Final = 64  # ranges of a numeric column, but for those outside of its limits
 MAX_LEVELS: Final = 256  # kept levels of a text column; rarer ones share the unseen bin
 LOW_CARDINALITY: Final = 20  # an integer column with no more distinct values is counted by value
 _MAX: Final = np.finfo(np.float64).max
+RANGE_TOLERANCE: Final = 0.1  # of the reference's span, beyond which a value is out of range
 ROUNDING: Final = 1e-6  # wider than a float32 round trip (6e-8), so that 0.1 sent as FP32 stays on its side of an edge
 
 
@@ -51,9 +53,13 @@ class Bins(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantileBins:
-    """Ranges (edge[i-1], edge[i]], open at both ends, then null. NaN and ±inf count as null: no model can use them."""
+    """Ranges (edge[i-1], edge[i]], open at both ends, then null. NaN and ±inf count as null: no model can use them.
 
-    edges: NDArray[np.float64]  # (≤ 63,) rising
+    `limited`: the outermost edges are the limits of what is in range; else nothing is out of it.
+    """
+
+    edges: NDArray[np.float64]  # (≤ 65,) rising
+    limited: bool = False
     kind: str = field(default="numeric", init=False)
     of_text: bool = field(default=False, init=False)
 
@@ -82,7 +88,7 @@ class QuantileBins:
 
     def to_mapping(self) -> dict[str, Any]:
         """Canonical JSON form."""
-        return {"layout": "quantiles", "edges": self.edges.tolist()}
+        return {"layout": "limited" if self.limited else "quantiles", "edges": self.edges.tolist()}
 
 
 class _Codes(dict[str | None, int]):
@@ -176,7 +182,17 @@ def quantile_bins(values: NDArray[np.float64]) -> QuantileBins:
     between = padded[:-1] / 2 + padded[1:] / 2  # halved first: the sum of two large values may overflow
     atoms = at[held > 1]
     inner = at[(at < len(distinct) - 1) | (held > 1)]  # nothing lies above the last value unless it is an atom
-    return QuantileBins(np.unique(np.concatenate((between[atoms], between[inner + 1]))))
+    return _limited(np.unique(np.concatenate((between[atoms], between[inner + 1]))), distinct, 3 * float(margin))
+
+
+def _limited(edges: NDArray[np.float64], distinct: NDArray[np.float64], least: float) -> QuantileBins:
+    """The same edges between the limits of the range; `least`: how far these are from the reference's ends at least."""
+    low, high = float(distinct[0]), float(distinct[-1])
+    pad = max(RANGE_TOLERANCE * ((high / 2 - low / 2) * 2 or abs(low) or 1.0), least)
+    below, above = max(low - pad, -_MAX), min(high + pad, _MAX)
+    ends = np.array([below, above])
+    fits = below < min(low, *edges.tolist()) and above > max(high, *edges.tolist())
+    return QuantileBins(np.concatenate((ends[:1], edges, ends[1:])), limited=True) if fits else QuantileBins(edges)
 
 
 def text_levels(values: Iterable[str | None]) -> TextLevels:
@@ -206,6 +222,7 @@ def _rising(values: Sequence[float]) -> NDArray[np.float64]:
 
 LAYOUTS: Final[Mapping[str, Callable[[Mapping[str, Any]], Bins]]] = {
     "quantiles": lambda mapping: QuantileBins(_rising(mapping["edges"])),
+    "limited": lambda mapping: QuantileBins(_rising(mapping["edges"]), limited=True),
     "numbers": lambda mapping: NumberLevels(_rising(mapping["levels"])),
     "texts": lambda mapping: TextLevels(tuple(mapping["levels"])),
 }

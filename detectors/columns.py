@@ -4,20 +4,21 @@ Apart from `bins`, which say only where a value belongs. Built by `profile`, rea
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from detectors.bins import Bins, Counts, Values, bins_from_mapping, fit_bins
-from detectors.design_effect import Orders, design_effect, null_design_effect
+from detectors.bins import Bins, Counts, QuantileBins, Values, bins_from_mapping, fit_bins
+from detectors.design_effect import Excess, Orders, design_effect, excess, growth, null_excess
 from servelens.contract.errors import PayloadError, StateError
 
 NULL: Final = -1  # the null bin of every column
 UNSEEN: Final = -2  # the unseen bin of a categorical one
+FEWEST: Final = 100  # independent rows below which a reference says nothing of a column's distribution
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +28,7 @@ class ColumnReference:
     `family`: `feature` or `prediction`. `counts`: (bins.size,) int64 of the reference. `deff`, `null_deff`: design
     effects (≥ 1) of the values and of their absence. `gamma`: the probability granted to the event that the truth
     lies further from this reference than `radius` or `noncentrality` say. `low`, `high`: range of the finite values.
+    `seasonal`: (seasons, bins.size) int64, the counts by season; None for a reference without.
     """
 
     name: str
@@ -38,6 +40,7 @@ class ColumnReference:
     gamma: float
     low: float | None = None
     high: float | None = None
+    seasonal: Counts | None = None
     cumulative: NDArray[np.float64] = field(init=False, repr=False)  # (bins.size - 1,) of the rows that are not null
 
     def __post_init__(self) -> None:
@@ -62,6 +65,38 @@ class ColumnReference:
     def null_rate(self) -> float:
         """Share of the reference rows without a value."""
         return self.nulls / max(self.rows, 1)
+
+    @property
+    def independent(self) -> float:
+        """Reference rows that are not null, as independent ones."""
+        return (self.rows - self.nulls) / self.deff
+
+    @property
+    def blind(self) -> bool:
+        """Whether its rows hang together so much, or are so few, that its distribution cannot be judged by them."""
+        return self.independent < FEWEST
+
+    @property
+    def limited(self) -> bool:
+        """Whether it knows values out of range."""
+        return isinstance(self.bins, QuantileBins) and self.bins.limited
+
+    def mixed(self, seasons: Mapping[int, int]) -> "ColumnReference":
+        """The reference of a window that holds so many rows of each season: each season's share of its own counts.
+
+        Its rows are the effective number of such a mixture, 1 / sum(w² / n) (Kish 1965); none for a season that the
+        reference lacks, so that nothing is judged by it.
+        """
+        if self.seasonal is None:
+            return self
+        held, rows = self.seasonal[list(seasons)], np.array(list(seasons.values()), np.float64)
+        sizes = held.sum(1)
+        if not len(sizes) or not sizes.all():
+            return replace(self, counts=np.zeros_like(self.counts), seasonal=None)
+        weights = rows / rows.sum()
+        effective = 1.0 / float((weights**2 / sizes).sum())
+        counts = np.rint(effective * (weights / sizes) @ held).astype(np.int64)
+        return replace(self, counts=counts, seasonal=None)
 
     @property
     def radius(self) -> float:
@@ -96,16 +131,22 @@ class ColumnReference:
             "gamma": self.gamma,
             "low": self.low,
             "high": self.high,
+            **({} if self.seasonal is None else {"seasonal": self.seasonal.tolist()}),
         }
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "ColumnReference":
         """The inverse of `to_mapping`; StateError where the parts do not fit each other."""
         own = {**mapping, "bins": bins_from_mapping(mapping["bins"]), "counts": np.asarray(mapping["counts"], np.int64)}
+        if mapping.get("seasonal") is not None:
+            own["seasonal"] = np.asarray(mapping["seasonal"], np.int64)
         column = cls(**own)
+        by_season = column.seasonal if column.seasonal is not None else column.counts[None, :]
         sound = (
             column.counts.shape == (column.bins.size,)
-            and bool((column.counts >= 0).all())
+            and by_season.shape[1:] == column.counts.shape
+            and bool((by_season >= 0).all())
+            and bool((by_season.sum(0) == column.counts).all())
             and all(math.isfinite(effect) and effect >= 1.0 for effect in (column.deff, column.null_deff))
             and 0.0 < column.gamma < 1.0
         )
@@ -114,21 +155,46 @@ class ColumnReference:
         return column
 
 
-def fit_column(
-    name: str, family: str, feature_type: str, values: Values, *, gamma: float, orders: Orders
-) -> ColumnReference:
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A reference whose design effects are still to be settled, and what stands out in its values and its nulls."""
+
+    reference: ColumnReference
+    values: Excess
+    nulls: Excess
+
+
+def fit_column(name: str, family: str, feature_type: str, values: Values, *, gamma: float, orders: Orders) -> Fitted:
     """The reference of one column from its (rows,) values in time order; `orders` from `design_effect.shuffles`."""
     bins = fit_bins(values, feature_type)
     numbers = bins.index(values)
     finite = values[np.isfinite(values)] if values.dtype != object else np.empty(0)
-    return ColumnReference(
+    reference = ColumnReference(
         name=name,
         family=family,
         bins=bins,
         counts=np.bincount(numbers, minlength=bins.size).astype(np.int64, copy=False),
-        deff=design_effect(numbers, bins.size, bins.kind, orders),
-        null_deff=null_design_effect(numbers, bins, orders),
+        deff=1.0,
+        null_deff=1.0,
         gamma=gamma,
         low=float(finite.min()) if len(finite) else None,
         high=float(finite.max()) if len(finite) else None,
+        seasonal=None if orders.seasons is None else _by_season(numbers, bins.size, orders),
+    )
+    values_excess = excess(numbers, bins.size, bins.kind, orders)
+    return Fitted(reference, values_excess, null_excess(numbers, bins, orders))
+
+
+def _by_season(numbers: NDArray[np.intp], size: int, orders: Orders) -> Counts:
+    assert orders.seasons is not None  # noqa: S101 -- for the type checker: asked by the caller
+    held = np.bincount(orders.seasons * size + numbers, minlength=orders.count * size)
+    return held.reshape(orders.count, size).astype(np.int64, copy=False)
+
+
+def settle(fitted: Sequence[Fitted]) -> tuple[ColumnReference, ...]:
+    """The references with their design effects, which all columns together say better than each alone."""
+    grown = growth([one.values for one in fitted])
+    return tuple(
+        replace(one.reference, deff=design_effect(one.values, grown), null_deff=design_effect(one.nulls, grown))
+        for one in fitted
     )

@@ -12,7 +12,7 @@ from detectors.columns import NULL, UNSEEN, ColumnReference
 
 MOST: Final = 3  # parts shown
 RANGES: Final = 8  # a numeric column's bins are shown in about so many ranges of equal reference share
-_ONE_BIN: Final = {"null_rate": NULL, "unseen_rate": UNSEEN}
+_ONE_BIN: Final = {"null_rate": (NULL,), "unseen_rate": (UNSEEN,), "range_rate": (0, UNSEEN)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,27 @@ class Share:
 
 def contributions(reference: ColumnReference, counts: Counts, statistic: str) -> tuple[Share, ...]:
     """The parts with the largest change of share, at most `MOST`, largest first (ties in the order of the bins)."""
-    parts = [_one_bin(reference, _ONE_BIN[statistic])] if statistic in _ONE_BIN else _parts(reference)
-    rows, seen = max(reference.rows, 1), max(int(counts.sum()), 1)
+    single = _ONE_BIN.get(statistic)
+    parts = [_one_bin(reference, at) for at in single] if single else _parts(reference)
+    return _shares(parts, reference.counts, counts)
+
+
+def compared(reference: ColumnReference, there: Counts, here: Counts) -> tuple[Share, ...]:
+    """The same of two windows: `there` stands for then, `here` for now."""
+    return _shares(_parts(reference), there, here)
+
+
+def _shares(parts: Iterable[tuple[str, int, int]], then: Counts, now: Counts) -> tuple[Share, ...]:
+    before, after = max(int(then.sum()), 1), max(int(now.sum()), 1)
     shares = [
-        Share(name, int(reference.counts[first:stop].sum()) / rows, int(counts[first:stop].sum()) / seen)
+        Share(name, int(then[first:stop].sum()) / before, int(now[first:stop].sum()) / after)
         for name, first, stop in parts
     ]
     return tuple(sorted(shares, key=lambda share: -abs(share.now - share.then))[:MOST])
 
 
 def _one_bin(reference: ColumnReference, at: int) -> tuple[str, int, int]:
-    number = reference.bins.size + at
+    number = at % reference.bins.size
     return reference.bins.label(number), number, number + 1
 
 
@@ -44,7 +54,7 @@ def _parts(reference: ColumnReference) -> Iterable[tuple[str, int, int]]:
     """(name, first bin, bin behind the last) of every part."""
     if isinstance(reference.bins, QuantileBins):
         return _ranges(reference, reference.bins)
-    return [_one_bin(reference, number - reference.bins.size) for number in range(reference.bins.size)]
+    return [_one_bin(reference, number) for number in range(reference.bins.size)]
 
 
 def _ranges(reference: ColumnReference, bins: QuantileBins) -> Iterable[tuple[str, int, int]]:

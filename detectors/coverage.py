@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from detectors.fence import Commit
 from servelens.contract.identity import ModelIdentity
+from servelens.contract.times import US
 
 Service = tuple[str, str, str]
 MOST: Final = 50_000  # accounts and gaps remembered; older ones belong to windows long cut
@@ -17,14 +18,20 @@ MOST: Final = 50_000  # accounts and gaps remembered; older ones belong to windo
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One accounting event where it lies in the panes log; `slots` both in."""
+    """One accounting event where it lies in the panes log; `from_us`, `to_us` in Unix microseconds."""
 
     partition: int
     offset: int
     service: Service
-    slots: tuple[int, int]
+    from_us: int
+    to_us: int
     offered: int
     lost: int
+
+    def share(self, from_us: int, to_us: int) -> float:
+        """How much of its time lies in [from_us, to_us): all of it, as a rule, or none."""
+        inside = min(self.to_us, to_us) - max(self.from_us, from_us)
+        return max(0.0, inside / max(self.to_us - self.from_us, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,7 @@ class Covered:
 class Coverage:
     """What was accounted for lately, over all services."""
 
+    slot_seconds: int
     accounts: deque[Account] = field(default_factory=lambda: deque(maxlen=MOST))
     gaps: deque[Gap] = field(default_factory=lambda: deque(maxlen=MOST))
 
@@ -64,10 +72,9 @@ class Coverage:
         """Note an accepted commit's accounting and gaps."""
         for row in commit.accounting:
             namespace, service, component = row["service"]
-            first, last = row["slots"]
-            self.accounts.append(
-                Account(partition, offset, (namespace, service, component), (first, last), row["offered"], row["lost"])
-            )
+            about = (namespace, service, component)
+            numbers = (row["from_us"], row["to_us"], row["offered"], row["lost"])
+            self.accounts.append(Account(partition, offset, about, *numbers))
         for start, end in commit.gaps:
             self.gaps.append(Gap(partition, offset, end - start))
 
@@ -80,35 +87,40 @@ class Coverage:
     ) -> Covered:
         """Coverage of the slots `slots` (both in), as known below `offsets`; gaps since the last cut's offsets."""
         service = (identity.namespace, identity.inferenceservice, identity.component)
-        first, last = slots
-        accounts = [
-            account
+        first, last = (slots[0] * self.slot_seconds * US, (slots[1] + 1) * self.slot_seconds * US)
+        shares = [
+            (account, account.share(first, last))
             for account in self.accounts
-            if account.service == service
-            and account.slots[0] <= last
-            and account.slots[1] >= first
-            and account.offset < offsets.get(account.partition, 0)
+            if _speaks_of(account.service, service) and account.offset < offsets.get(account.partition, 0)
         ]
+        counted = [(account, share) for account, share in shares if share]
         gaps = sum(
             gap.records
             for gap in self.gaps
             if since.get(gap.partition, 0) <= gap.offset < offsets.get(gap.partition, 0)
         )
-        offered = sum(account.offered for account in accounts) if accounts else None
-        return Covered(offered, sum(account.lost for account in accounts), gaps)
+        offered = round(sum(account.offered * share for account, share in counted)) if counted else None
+        return Covered(offered, round(sum(account.lost * share for account, share in counted)), gaps)
 
     def to_mapping(self) -> dict[str, Any]:
         """The state as JSON."""
         return {
-            "accounts": [(a.partition, a.offset, a.service, a.slots, a.offered, a.lost) for a in self.accounts],
+            "accounts": [
+                (a.partition, a.offset, a.service, a.from_us, a.to_us, a.offered, a.lost) for a in self.accounts
+            ],
             "gaps": [(g.partition, g.offset, g.records) for g in self.gaps],
         }
 
     @classmethod
-    def from_mapping(cls, state: Mapping[str, Any]) -> "Coverage":
+    def from_mapping(cls, slot_seconds: int, state: Mapping[str, Any]) -> "Coverage":
         """The state a snapshot holds."""
-        coverage = cls()
-        for partition, offset, service, slots, offered, lost in state["accounts"]:
-            coverage.accounts.append(Account(partition, offset, tuple(service), tuple(slots), offered, lost))
+        coverage = cls(slot_seconds)
+        for partition, offset, service, *numbers in state["accounts"]:
+            coverage.accounts.append(Account(partition, offset, tuple(service), *numbers))
         coverage.gaps.extend(Gap(*gap) for gap in state["gaps"])
         return coverage
+
+
+def _speaks_of(account: Service, profile: Service) -> bool:
+    """A part that a profile leaves empty matches anything."""
+    return all(mine in ("", theirs) for theirs, mine in zip(account, profile, strict=True))

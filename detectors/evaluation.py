@@ -11,49 +11,53 @@ from dataclasses import dataclass
 from typing import Any
 
 from detectors.book import Book
-from detectors.coverage import Coverage, Covered
-from detectors.fence import Commit, Fold
+from detectors.coverage import Coverage
+from detectors.fence import Commit, Fold, Part
 from detectors.fence import Entry as PaneEntry
 from detectors.journal import Cut, Effect, Journal
 from detectors.journal import Entry as JournalEntry
-from detectors.monitor import MonitorState, WindowResult, step
 from detectors.pane import Pane
 from detectors.statistics import Settings
-from detectors.verdict import Circumstances, verdict
-from detectors.windows import Closing, OpenWindows, Piece, Taken
+from detectors.verdict import Circumstances
+from detectors.watched import Watched
+from detectors.windows import Closing, Piece
 from servelens.contract.errors import PayloadError
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A cut with its verdict (the event's data)."""
+    """A cut with one of its verdicts (the event's data); `telling`: whether it is one to be published."""
 
     cut: Cut
     verdict: Mapping[str, Any]
+    telling: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What the verdicts of a group rest on besides panes: its name and slot length are part of every verdict's id."""
+    """What the verdicts of a group rest on besides panes: its name and slot length are part of every verdict's id.
+
+    `heartbeat`: seconds of event time after which a verdict is published though nothing has changed.
+    """
 
     name: str
     slot_seconds: int
     statistics: Settings
     closing: Closing
+    heartbeat: int = 3600
 
 
 class Evaluation:
-    """The state. `late` counts rows by profile digest that came after their window; `unknown` panes without profile."""
+    """The state. `unknown` counts panes without a profile, or that are none of it."""
 
     def __init__(self, book: Book, group: Group, partitions: int) -> None:
         self.book, self.group = book, group
         self.folds = {partition: Fold() for partition in range(partitions)}
         self.journal = Journal()
-        self.windows: dict[str, OpenWindows] = {}
-        self.monitors: dict[str, MonitorState] = {}
-        self.coverage = Coverage()
+        self.watched: dict[str, Watched] = {}  # by profile digest
+        self.coverage = Coverage(group.slot_seconds)
         self.queue: deque[Cut] = deque()
-        self.unpublished: dict[int, Judged] = {}
+        self.unpublished: dict[int, list[Judged]] = {}  # by the cut's number
         self.unknown = 0
 
     # -- entries ----------------------------------------------------------------------------------------------
@@ -64,11 +68,14 @@ class Evaluation:
         if outcome.verdict == "accepted" and isinstance(entry, Commit):
             self.coverage.add(partition, offset, entry)
             for at, pane in outcome.panes:
-                self._piece(partition, at, pane)
+                self._piece(partition, at, pane, (entry.input, entry.lo, entry.hi))
 
-    def _piece(self, partition: int, offset: int, mapping: Mapping[str, Any]) -> None:
-        digest = str(mapping.get("profile"))
-        profile = self.book.by_digest.get(digest)
+    def missing(self, entry: PaneEntry) -> bool:
+        """Whether an entry speaks of a profile that this process has not been told of."""
+        return isinstance(entry, Part) and entry.pane.get("profile") not in self.book.by_digest
+
+    def _piece(self, partition: int, offset: int, mapping: Mapping[str, Any], source: tuple[str, int, int]) -> None:
+        profile = self.book.by_digest.get(str(mapping.get("profile")))
         if profile is None:
             self.unknown += 1
             return
@@ -77,9 +84,9 @@ class Evaluation:
         except PayloadError:
             self.unknown += 1
             return
-        if digest not in self.windows:
-            self.windows[digest] = OpenWindows(profile)
-        self.windows[digest].add(Piece(partition, offset, pane))
+        if profile.digest not in self.watched:
+            self.watched[profile.digest] = Watched.start(profile)
+        self.watched[profile.digest].windows.add(Piece(partition, offset, pane, source))
 
     def journal_entry(self, offset: int, entry: JournalEntry) -> Effect:
         """Fold one entry of the journal; an accepted cut waits until `settle` can apply it."""
@@ -97,40 +104,36 @@ class Evaluation:
         """Apply the queued cuts whose panes have been read, in order."""
         while self.queue and self._read(self.queue[0].offsets):
             cut = self.queue.popleft()
-            judged = self._judge(cut)
-            if judged is not None:
-                if cut.number > self.journal.done:
-                    self.unpublished[cut.number] = judged
-                yield judged
+            judged = list(self._judge(cut))
+            told = [one for one in judged if one.telling]
+            if told and cut.number > self.journal.done:
+                self.unpublished[cut.number] = told
+            yield from judged
 
     def _read(self, offsets: Mapping[str, int]) -> bool:
         return all(self.folds[int(partition)].at >= offset for partition, offset in offsets.items())
 
-    def _judge(self, cut: Cut) -> Judged | None:
-        windows = self.windows.get(cut.digest)
-        if windows is None:
-            return None
-        profile, since = windows.profile, dict(windows.offsets)
-        taken = windows.take(cut)
-        if taken.window is None:
-            return None
-        before = self.monitors.get(cut.digest) or MonitorState.start(profile)
-        self.monitors[cut.digest], result = step(before, taken.window, profile, self.group.statistics)
-        covered = self.coverage.of(profile.identity, (cut.first, cut.last), windows.offsets, since)
-        about = self._circumstances(cut, taken, covered, result)
-        return Judged(cut, verdict(result, about, profile, self.group.statistics))
-
-    def _circumstances(self, cut: Cut, taken: Taken, covered: Covered, result: WindowResult) -> Circumstances:
-        return Circumstances(
+    def _judge(self, cut: Cut) -> Iterator[Judged]:
+        watched = self.watched.get(cut.digest)
+        if watched is None:
+            return
+        since = dict(watched.windows.offsets)
+        taken = watched.windows.take(cut)
+        identity = watched.profile.identity
+        covered = self.coverage.of(identity, (cut.first, cut.last), watched.windows.offsets, since)
+        about = Circumstances(
             group=self.group.name,
             first=cut.first,
             last=cut.last,
             slot_seconds=self.group.slot_seconds,
-            late_rows=taken.late_rows,
             coverage=covered.share,
             gaps=[{"records": covered.gap_records}] if covered.gap_records else [],
-            timesource="producer" if result.window.counters.get("producer_time") else "broker",
+            previous=cut.previous,
+            following=cut.following,
+            heartbeat_slots=-(-self.group.heartbeat // self.group.slot_seconds),
         )
+        for said, telling in watched.judge(taken, about, self.group.statistics):
+            yield Judged(cut, said, telling)
 
     # -- proposals --------------------------------------------------------------------------------------------
 
@@ -145,11 +148,20 @@ class Evaluation:
             return []
         offsets = {str(partition): fold.at for partition, fold in self.folds.items()}
         cuts: list[Cut] = []
-        for digest, windows in sorted(self.windows.items()):
-            slots = windows.proposal(watermark, self.group.closing)
-            if slots is not None:
-                number = self.journal.cuts + len(cuts) + 1
-                cuts.append(Cut(epoch, number, str(windows.profile.identity), digest, *slots, offsets))
+        for digest, watched in sorted(self.watched.items()):
+            windows, seconds = watched.windows, self.group.slot_seconds
+            oldest = windows.oldest
+            if oldest is None or digest not in self.book.by_digest:
+                continue
+            reign = self.book.line_of(watched.profile).reign(oldest, seconds)
+            slots = windows.proposal(watermark, self.group.closing, reign.since, reign.until)
+            if slots is None:
+                continue
+            new = windows.first is None or windows.first < reign.since
+            previous = reign.previous if new else ""
+            following = reign.following if reign.until == slots[1] + 1 else ""
+            number, model = self.journal.cuts + len(cuts) + 1, str(watched.profile.identity)
+            cuts.append(Cut(epoch, number, model, digest, *slots, offsets, previous, following))
         return cuts
 
     # -- snapshots --------------------------------------------------------------------------------------------
@@ -165,32 +177,30 @@ class Evaluation:
             "group": [self.group.name, self.group.slot_seconds, self.group.statistics.version],
             "folds": {str(partition): fold.to_mapping() for partition, fold in self.folds.items()},
             "journal": self.journal.to_mapping(),
-            "windows": {digest: windows.to_mapping() for digest, windows in self.windows.items()},
-            "monitors": {d: m.to_mapping(self.windows[d].profile) for d, m in self.monitors.items()},
+            "watched": {digest: watched.to_mapping() for digest, watched in self.watched.items()},
             "coverage": self.coverage.to_mapping(),
             "unpublished": [
                 {"cut": {name: getattr(judged.cut, name) for name in Cut.__slots__}, "verdict": judged.verdict}
-                for judged in self.unpublished.values()
+                for told in self.unpublished.values()
+                for judged in told
             ],
         }
 
     def restore(self, state: Mapping[str, Any]) -> bool:
         """Take up a snapshot; False (and nothing taken) if it is of another slot length or statistics.
 
-        Models whose profile is no longer in the folder are left behind.
+        Models whose profile is no longer known are left behind.
         """
         if state["group"] != [self.group.name, self.group.slot_seconds, self.group.statistics.version]:
             return False
         self.folds |= {int(partition): Fold.from_mapping(fold) for partition, fold in state["folds"].items()}
         self.journal = Journal(**state["journal"])
-        for digest, windows in state["windows"].items():
+        for digest, watched in state["watched"].items():
             profile = self.book.by_digest.get(digest)
             if profile is not None:
-                self.windows[digest] = OpenWindows.from_mapping(profile, windows)
-                if digest in state["monitors"]:
-                    self.monitors[digest] = MonitorState.from_mapping(profile, state["monitors"][digest])
-        self.coverage = Coverage.from_mapping(state["coverage"])
+                self.watched[digest] = Watched.from_mapping(profile, watched)
+        self.coverage = Coverage.from_mapping(self.group.slot_seconds, state["coverage"])
         for row in state["unpublished"]:
             judged = Judged(Cut(**row["cut"]), row["verdict"])
-            self.unpublished[judged.cut.number] = judged
+            self.unpublished.setdefault(judged.cut.number, []).append(judged)
         return True

@@ -19,18 +19,23 @@ import orjson
 from servelens.contract.errors import PayloadError
 
 PAYLOADS: Final = "payloads"  # the input name of `<prefix>.payloads`
+RETRY: Final = "retry"  # that of `<prefix>.retry.<group>`: dead letters, once more
 MAX_TAPS: Final = 1000  # taps a partition remembers the last row number of; the longest silent one is forgotten first
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker takes the partition. `topics`: input → topic id; `rewind`: inputs whose log ends before `next`."""
+    """A worker takes the partition. `topics`: input → topic id; `rewind`: inputs whose log ends before `next`.
+
+    `slot`: length in seconds of the slots it counts in, 0 for a claim that does not say.
+    """
 
     epoch: str
     worker: str
     generation: int
     topics: Mapping[str, str]
     rewind: Mapping[str, int] = field(default_factory=dict)
+    slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +108,16 @@ Verdict = Literal["claimed", "accepted", "rejected", "pending", "foreign", "hear
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an entry did. `panes`: (offset of the part, pane mapping) of an accepted batch. `lost`: inputs reset."""
+    """What an entry did. `panes`: (offset of the part, pane mapping) of an accepted batch. `reset`: inputs begun anew.
+
+    `reason`: why a batch or a part of it was rejected.
+    """
 
     verdict: Verdict
     entry: Entry
     panes: tuple[tuple[int, Mapping[str, Any]], ...] = ()
     reset: tuple[str, ...] = ()
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -129,6 +138,7 @@ class Fold:
     next: dict[str, int] = field(default_factory=dict)
     seqs: dict[str, dict[str, int]] = field(default_factory=dict)
     slot: int = -1
+    slot_seconds: int = 0
     _open: dict[str, _Parts] = field(default_factory=dict)
 
     def apply(self, offset: int, entry: Entry) -> Outcome:
@@ -149,6 +159,7 @@ class Fold:
 
     def _claim(self, claim: Claim) -> Outcome:
         self.epoch = claim.epoch
+        self.slot_seconds = self.slot_seconds or claim.slot
         self._open.clear()
         reset = [name for name, topic in claim.topics.items() if self.topics.get(name, topic) != topic]
         self.topics.update(claim.topics)
@@ -162,23 +173,24 @@ class Fold:
 
     def _part(self, offset: int, part: Part) -> Outcome:
         if part.lo != self.next.get(part.input, 0):
-            return Outcome("rejected", part)
+            return Outcome("rejected", part, reason="wrong_start")
         if part.index == 0:
             self._open[part.input] = _Parts(part.lo, part.hi, part.count, [])
         parts = self._open.get(part.input)
         if parts is None or (parts.lo, parts.hi, parts.count) != (part.lo, part.hi, part.count):
-            return Outcome("rejected", part)
+            return Outcome("rejected", part, reason="missing_parts")
         if part.index != len(parts.panes):
-            return Outcome("rejected", part)
+            return Outcome("rejected", part, reason="missing_parts")
         parts.panes.append((offset, part.pane))
         return Outcome("pending", part)
 
     def _commit(self, commit: Commit) -> Outcome:
         parts = self._open.pop(commit.input, None)
         panes = tuple(parts.panes) if parts and (parts.lo, parts.hi) == (commit.lo, commit.hi) else ()
-        fits = commit.lo == self.next.get(commit.input, 0) and commit.hi >= commit.lo and len(panes) == commit.parts
-        if not fits:
-            return Outcome("rejected", commit)
+        if commit.lo != self.next.get(commit.input, 0) or commit.hi < commit.lo:
+            return Outcome("rejected", commit, reason="wrong_start")
+        if len(panes) != commit.parts:
+            return Outcome("rejected", commit, reason="missing_parts")
         self.next[commit.input] = commit.hi
         self.slot = max(self.slot, commit.slot)
         self._remember(self.seqs.setdefault(commit.input, {}), commit.seqs)
@@ -196,6 +208,7 @@ class Fold:
         """The state as JSON; a snapshot is taken between batches or within one alike."""
         return {
             "at": self.at, "epoch": self.epoch, "topics": self.topics, "next": self.next, "slot": self.slot,
+            "slot_seconds": self.slot_seconds,
             "seqs": {name: list(taps.items()) for name, taps in self.seqs.items()},
             "open": {name: asdict(parts) for name, parts in self._open.items()},
         }  # fmt: skip
@@ -204,6 +217,7 @@ class Fold:
     def from_mapping(cls, state: Mapping[str, Any]) -> "Fold":
         """The fold a snapshot holds."""
         fold = cls(state["at"], state["epoch"], dict(state["topics"]), dict(state["next"]), slot=state["slot"])
+        fold.slot_seconds = state["slot_seconds"]
         fold.seqs = {name: {tap: seq for tap, seq in taps} for name, taps in state["seqs"].items()}  # noqa: C416 -- pairs from JSON are lists
         fold._open = {
             name: _Parts(p["lo"], p["hi"], p["count"], [(o, pane) for o, pane in p["panes"]])

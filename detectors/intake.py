@@ -7,17 +7,21 @@ full or old enough. What cannot be read becomes a letter for the dead-letter top
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from detectors.book import Book
 from detectors.ownership import Batch
 from detectors.pairing import Pairing
-from detectors.pane import Pane, total
+from detectors.pane import SEASON, Pane, total
 from detectors.profile import Profile
+from detectors.requests import counter_of
+from detectors.seasons import season_of
 from servelens.contract import paths, records, rows
 from servelens.contract.errors import PayloadError, TooLarge
 from servelens.contract.events import Accounting, Exchange, Half
+from servelens.contract.identity import ModelIdentity
+from servelens.contract.schema import ModelSchema
 from servelens.contract.table import Table, concat
 from servelens.contract.times import US, clamp_event_time, slot_of
 
@@ -49,9 +53,10 @@ class Letter:
 
 @dataclass(slots=True)
 class _Group:
-    """Tables of one profile, slot and set of columns, counted together when the batch is closed."""
+    """Tables of one profile, revision, slot and set of columns, counted together when the batch is closed."""
 
     profile: Profile
+    identity: ModelIdentity
     tables: list[Table] = field(default_factory=list)
     exchanges: int = 0
     counters: Counter[str] = field(default_factory=Counter)
@@ -67,7 +72,7 @@ class Intake:
         self._restart()
 
     def _restart(self) -> None:
-        self._groups: dict[tuple[str, int, tuple[str, ...]], _Group] = {}
+        self._groups: dict[tuple[str, str, int, tuple[str, ...]], _Group] = {}
         self._touched: set[str] = set()
         self._accounting: list[Mapping[str, Any]] = []
         self.letters: list[Letter] = []
@@ -115,42 +120,70 @@ class Intake:
         self._accounting.append(
             {
                 "service": [event.identity.namespace, event.identity.inferenceservice, event.identity.component],
-                "slots": [slot_of(event.from_us, self._slot_seconds), slot_of(event.to_us - 1, self._slot_seconds)],
+                "from_us": event.from_us,
+                "to_us": event.to_us,
                 "offered": event.offered,
                 "lost": sum(event.reasons.values()),
             }
         )
 
     def _count(self, exchange: Exchange, record: PayloadRecord) -> str:
+        if exchange.method not in ("", "POST"):
+            return "not_inference"
         paths.route_of(exchange.path)
-        profile = self._book.find(exchange.identity)
-        if profile is None:
-            return "no_profile"
         event_us = clamp_event_time(exchange.arrived_us, record.timestamp * 1000, self._max_age)
         slot = slot_of(event_us, self._slot_seconds)
+        profiles = self._book.find(exchange.identity, slot)
+        if not profiles:
+            return "no_profile"
         self._slot = max(self._slot, slot)
-        if not _succeeded(exchange):
+        if not succeeded(exchange):
             return "failed"
-        table = _table(profile, exchange)
-        group = self._groups.setdefault((profile.digest, slot, tuple(table.columns)), _Group(profile))
+        revision = exchange.identity.revision
+        try:
+            table = table_of(profiles[0].model, exchange)
+        except PayloadError as error:
+            self._group(profiles[0], revision, slot, ()).counters[counter_of(error.reason)] += 1
+            raise
+        for profile in profiles:
+            self._add(profile, revision, slot, table, record)
+        return "counted"
+
+    def _group(self, profile: Profile, revision: str, slot: int, columns: tuple[str, ...]) -> _Group:
+        found = self._groups.get((profile.digest, revision, slot, columns))
+        if found is None:
+            identity = replace(profile.identity, revision=profile.identity.revision or revision)
+            found = self._groups[profile.digest, revision, slot, columns] = _Group(profile, identity)
+        return found
+
+    def _add(self, profile: Profile, revision: str, slot: int, table: Table, record: PayloadRecord) -> None:
+        """Count a table for one profile: all of it, or the rows of its segment."""
+        if profile.segment is not None:
+            mask = profile.segment.rows(table)
+            table = Table({name: values[mask] for name, values in table.columns.items()}, int(mask.sum()))
+            if not table.rows:
+                return
+        group = self._group(profile, revision, slot, tuple(table.columns))
         group.tables.append(table)
         group.exchanges += 1
         if record.timestamp_type != LOG_APPEND_TIME:
             group.counters["producer_time"] += 1
-        return "counted"
+        if profile.season:
+            group.counters[f"{SEASON}{season_of(profile.season, slot * self._slot_seconds * US)}"] += table.rows
 
     def close(self, hi: int, gaps: tuple[tuple[int, int], ...] = ()) -> Batch:
         """The batch up to offset `hi`, out; the intake is empty afterwards, but for halves that wait."""
-        parts: dict[tuple[str, int], list[Pane]] = defaultdict(list)
-        for (digest, slot, _), group in self._groups.items():
+        parts: dict[tuple[str, str, int], list[Pane]] = defaultdict(list)
+        for (digest, revision, slot, _), group in self._groups.items():
             pane = Pane.of(
                 group.profile,
                 concat(group.tables),
                 slot=slot,
+                identity=group.identity,
                 exchanges=group.exchanges,
                 counters=dict(group.counters),
             )
-            parts[digest, slot].append(pane)
+            parts[digest, revision, slot].append(pane)
         batch = Batch(
             hi=hi,
             panes=[total(parts[key]).to_mapping() for key in sorted(parts)],
@@ -164,15 +197,16 @@ class Intake:
         return batch
 
 
-def _succeeded(exchange: Exchange) -> bool:
+def succeeded(exchange: Exchange) -> bool:
     """KServe's agent logs what succeeded and names no status; from the tap, no status means that no answer came."""
     return exchange.status == 200 or (exchange.status is None and not exchange.tapid)
 
 
-def _table(profile: Profile, exchange: Exchange) -> Table:
+def table_of(model: ModelSchema, exchange: Exchange) -> Table:
+    """The rows of an exchange, inputs and predictions; PayloadError says why there are none."""
     request, response = _body(exchange.request, "request"), _body(exchange.response, "response")
     decoded = rows.decode_exchange_bodies(
-        profile.model,
+        model,
         request,
         response,
         path=exchange.path,

@@ -31,7 +31,10 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A window: slots `first` to `last`, both in, of panes below `offsets` (partition, as text → offset)."""
+    """A window: slots `first` to `last`, both in, of panes below `offsets` (partition, as text → offset).
+
+    `previous`, `following`: digests of the profiles that counted before its first slot or count after its last.
+    """
 
     epoch: str
     number: int
@@ -40,11 +43,13 @@ class Cut:
     first: int
     last: int
     offsets: Mapping[str, int]
+    previous: str = ""
+    following: str = ""
 
     @property
-    def window(self) -> str:
-        """The key of the window's model: identity and profile."""
-        return f"{self.model}@{self.digest}"
+    def slots(self) -> tuple[int, int]:
+        """The slots as a pane has them: the first, and the one behind the last."""
+        return self.first, self.last + 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from detectors.pane import Pane, total
 from detectors.profile import Profile
-from detectors.statistics import ColumnTest, Settings, examine
+from detectors.statistics import ColumnTest, Settings, examine, names
 from servelens.contract.errors import StateError
 
-OK, SUSPECT, DRIFT, RECOVERING = range(4)  # as the metric servelens_drift_state counts them
+OK, SUSPECT, DRIFT, RECOVERING, INSUFFICIENT, AUTOCORRELATED = range(6)  # as servelens_drift_state counts them
 _CALMER: Final = {DRIFT: RECOVERING, RECOVERING: OK, SUSPECT: OK, OK: OK}
-STATES: Final = ("ok", "suspect", "drift", "recovering")
+STATES: Final = ("ok", "suspect", "drift", "recovering", "insufficient", "autocorrelated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class ColumnState:
 
 @dataclass(frozen=True, slots=True)
 class ColumnResult:
-    """One column after a window: the test it is described by (None: nothing was tested), at `scale` windows."""
+    """One column, or the requests, after a window: its test (None: nothing was tested), at `scale` windows."""
 
     column: str
     previous: int
@@ -59,7 +59,7 @@ class WindowResult:
 
 @dataclass(frozen=True, slots=True)
 class MonitorState:
-    """`windows`: how many were seen; `ring`: the newest of them, oldest first; `columns`: in the profile's order.
+    """`windows`: how many were seen; `ring`: the newest of them, oldest first; `columns`: as `statistics.names` orders.
 
     `last`: the newest tests of each scale above 1, which stand until that scale's next turn.
     """
@@ -72,15 +72,14 @@ class MonitorState:
     @classmethod
     def start(cls, profile: Profile) -> "MonitorState":
         """Before the first window."""
-        return cls(0, (ColumnState(),) * len(profile.columns))
+        return cls(0, (ColumnState(),) * len(names(profile)))
 
     def to_mapping(self, profile: Profile) -> dict[str, Any]:
         """JSON form."""
-        names = [column.name for column in profile.columns]
         return {
             "profile": profile.digest,
             "windows": self.windows,
-            "columns": {name: list(astuple(column)) for name, column in zip(names, self.columns, strict=True)},
+            "columns": {name: list(astuple(one)) for name, one in zip(names(profile), self.columns, strict=True)},
             "ring": [pane.to_mapping() for pane in self.ring],
             "last": {str(scale): [test.to_mapping() for test in tests] for scale, tests in self.last.items()},
         }
@@ -93,8 +92,8 @@ class MonitorState:
         try:
             return cls(
                 mapping["windows"],
-                tuple(ColumnState(*mapping["columns"][column.name]) for column in profile.columns),
-                tuple(Pane.from_mapping(profile, pane) for pane in mapping["ring"]),
+                tuple(ColumnState(*mapping["columns"][name]) for name in names(profile)),
+                tuple(Pane.from_mapping(profile, pane).packed() for pane in mapping["ring"]),
                 {int(at): tuple(map(ColumnTest.from_mapping, tests)) for at, tests in mapping["last"].items()},
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -106,18 +105,18 @@ def step(state: MonitorState, window: Pane, profile: Profile, settings: Settings
 
     A window below `n_min` rows joins the ring untested; where nothing could be tested no column changes.
     """
-    ring, now = (*state.ring, window)[-max(settings.scales) :], state.windows + 1
+    ring, now = (*state.ring, window.packed())[-max(settings.scales) :], state.windows + 1
     due = [k for k in settings.scales if len(ring) >= k and _turn(now, k) == now]
     tests = {k: _examine(ring[-k:], profile, settings) for k in due}
     tested = tuple(k for k in due if tests[k])
     standing = {k: v for k, v in sorted({**state.last, **tests}.items()) if v}
     columns, results = [], []
-    for at, (reference, before) in enumerate(zip(profile.columns, state.columns, strict=True)):
+    for at, (name, before) in enumerate(zip(names(profile), state.columns, strict=True)):
         mine = {scale: found[at] for scale, found in standing.items() if _turn(now, scale) - scale >= before.since}
-        after = _advance(before, mine, now, settings) if tested else before
+        after = advance(before, mine, now, settings) if tested else before
         columns.append(after)
         scale = _telling_scale(mine)
-        results.append(ColumnResult(reference.name, before.state, after.state, scale, mine.get(scale)))
+        results.append(ColumnResult(name, before.state, after.state, scale, mine.get(scale)))
     last = {scale: found for scale, found in standing.items() if scale > 1}
     return MonitorState(now, tuple(columns), ring, last), WindowResult(window, tested, tuple(results))
 
@@ -129,7 +128,7 @@ def _turn(now: int, scale: int) -> int:
 
 def _examine(panes: Sequence[Pane], profile: Profile, settings: Settings) -> tuple[ColumnTest, ...]:
     merged = total(panes)
-    return examine(profile, merged.split(), settings) if merged.rows >= settings.n_min else ()
+    return examine(profile, merged, settings) if merged.size >= settings.n_min else ()
 
 
 def _telling_scale(tests: Mapping[int, ColumnTest]) -> int:
@@ -137,7 +136,7 @@ def _telling_scale(tests: Mapping[int, ColumnTest]) -> int:
     return min((scale for scale, test in tests.items() if test.fired), default=min(tests, default=0))
 
 
-def _advance(before: ColumnState, tests: Mapping[int, ColumnTest], now: int, settings: Settings) -> ColumnState:
+def advance(before: ColumnState, tests: Mapping[int, ColumnTest], now: int, settings: Settings) -> ColumnState:
     """A column's next state: drift once confirmed at scale 1, or at once by a larger scale; calmer when quiet."""
     hits = before.hits
     if 1 in tests:

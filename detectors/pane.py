@@ -6,7 +6,7 @@ worker (`Pane.of`), read back from the log by the evaluator (`from_mapping`, whi
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Final
 
@@ -18,8 +18,12 @@ from servelens.contract.errors import PayloadError
 from servelens.contract.identity import ModelIdentity
 from servelens.contract.table import Table
 
-MOST_COUNTERS: Final = 32
+MOST_COUNTERS: Final = 256
+# Counters of the requests that were of a known model and could not be read as its rows.
+REJECTED: Final = ("unreadable", "wrong_schema", "wrong_type")
+SEASON: Final = "season_"  # with a number behind it, the counter of the rows of a season
 LARGEST: Final = 2**48  # of any count: so many sums of such panes stay within int64
+_KINDS: Final = (np.uint8, np.uint16, np.uint32, np.int64)
 _COUNTER_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 
@@ -72,6 +76,23 @@ class Pane:
         """(bins,) counts of one column, a view; KeyError for a name the profile lacks."""
         return self.counts[self.profile.slices[self.profile.position[name]]]
 
+    @property
+    def rejected(self) -> int:
+        """Requests that could not be read."""
+        return sum(self.counters.get(name, 0) for name in REJECTED)
+
+    @property
+    def size(self) -> int:
+        """What a window fills up by: rows, and requests that could not be read."""
+        return self.rows + self.rejected
+
+    @property
+    def seasons(self) -> dict[int, int]:
+        """Rows by season, of a profile that has any."""
+        return {
+            int(name.removeprefix(SEASON)): count for name, count in self.counters.items() if name.startswith(SEASON)
+        }
+
     def split(self) -> list[Counts]:
         """The counts of every column, views in the profile's order."""
         return [self.counts[part] for part in self.profile.slices]
@@ -85,7 +106,9 @@ class Pane:
             self.profile,
             self.identity,
             (min(self.slots[0], other.slots[0]), max(self.slots[1], other.slots[1])),
-            self.counts + other.counts,
+            self.counts + other.counts
+            if self.counts.dtype == np.int64
+            else self.counts.astype(np.int64) + other.counts,
             self.rows + other.rows,
             self.exchanges + other.exchanges,
             {name: self.counters.get(name, 0) + other.counters.get(name, 0) for name in sorted(names)},
@@ -124,10 +147,16 @@ class Pane:
             _counters(mapping),
         )
 
+    def packed(self) -> "Pane":
+        """The same in the narrowest integers that hold it, a quarter of the memory: for those that are kept."""
+        narrow = next(kind for kind in _KINDS if self.counts.max(initial=0) <= np.iinfo(kind).max)
+        return replace(self, counts=self.counts.astype(narrow))
+
 
 def total(panes: Iterable[Pane]) -> Pane:
-    """The sum of one pane or more; TypeError for none."""
-    return reduce(Pane.add, panes)
+    """The sum of one pane or more, in int64 again; TypeError for none."""
+    added = reduce(Pane.add, panes)
+    return added if added.counts.dtype == np.int64 else replace(added, counts=added.counts.astype(np.int64))
 
 
 def _identity(mapping: Mapping[str, Any]) -> ModelIdentity:

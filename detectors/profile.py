@@ -1,69 +1,80 @@
 """The profile of a model: what its columns looked like in the reference, as counts in frozen bins, without raw rows.
 
-The value, how it is built, and its one file, a zip of `profile.json` and `columns.parquet`. What is read is distrusted:
-sizes are checked before anything is unpacked, nothing is compressed inside the Parquet member, and the digest is
-computed again. Every pane and verdict names the digest. Called by `servelens profile build` and, as a value, by all of
-`detectors`.
+The value and how it is built; its file is `profile_file`'s. Every pane and verdict names the digest. Called by
+`servelens profile build` and, as a value, by all of `detectors`.
 """
 
 import hashlib
-import io
 import json
-import zipfile
-import zlib
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from detectors.columns import ColumnReference, fit_column
+from detectors.columns import FEWEST, ColumnReference, Fitted, fit_column, settle
 from detectors.design_effect import shuffles
-from servelens.contract.errors import ConfigError, StateError
+from detectors.seasons import COUNTS
+from servelens.contract.errors import ConfigError
 from servelens.contract.identity import ModelIdentity
 from servelens.contract.schema import SCHEMA_VERSION, Feature, ModelSchema, Outputs
 from servelens.contract.table import Table
 
-FORMAT: Final = 1  # of the canonical content; raised when a reader of this version would misread it
+FORMAT: Final = 2  # of the canonical content; raised when a reader of this version would misread it
 GAMMA: Final = 0.01  # chance that any column of the reference lies further from the truth than allowed for
-FEWEST_ROWS: Final = 100
+FEWEST_ROWS: Final = FEWEST
 ENOUGH_ROWS: Final = 5000
+MOST_SERIES: Final = 50  # columns a profile shows in /metrics unless told otherwise
 STRONG: Final = 10.0  # design effect
-FACTS, BINS = "profile.json", "columns.parquet"
-LARGEST: Final = 64 << 20  # bytes of a member unpacked
-MOST_BINS: Final = 2_000_000
-REMEDY: Final = "Build it again with `servelens profile build`"
-_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the zip format's zero, so that equal profiles are equal files
-# `value`: upper edge of a range or a number level; `level`: a text level; both null for open, unseen and null bins.
-_SCHEMA: Final = pa.schema(
-    [("column", pa.string()), ("value", pa.float64()), ("level", pa.string()), ("count", pa.int64())]
-)
-# What the zip, JSON and Parquet readers raise on bytes that are not theirs (RuntimeError: an encrypted member).
-_DAMAGE: Final = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
-    *(pa.ArrowException, zipfile.BadZipFile, zlib.error),
-)
-_VALUES: Final = {"quantiles": ("edges", "value"), "numbers": ("levels", "value"), "texts": ("levels", "level")}
 UNDIGESTED: Final = "time"  # the one key of the provenance that a repeated build may change
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The rows a profile is about: those whose `column` has this `value`."""
+
+    column: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.column}={self.value}"
+
+    def rows(self, table: Table) -> NDArray[np.bool_]:
+        """(rows,) which of a table's rows belong to it; ConfigError for a column or value that cannot be."""
+        values = table.columns.get(self.column)
+        if values is None:
+            raise ConfigError("--segment", f"there is no column {self.column}", "Name a feature of model.yaml.")
+        if values.dtype == object:
+            wanted: str | float = self.value
+        else:
+            try:
+                wanted = float(self.value)
+            except ValueError as error:
+                remedy = "Write COLUMN=NUMBER for a numeric column."
+                raise ConfigError("--segment", f"{self.value!r} is no number", remedy) from error
+        chosen: NDArray[np.bool_] = np.asarray(values == wanted, bool)
+        return chosen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Profile:
     """`columns`: those of the schema's features, then its prediction columns as far as the reference had them.
 
-    `provenance`: where the reference came from, text by name; `time` is not part of the digest. Counts of all columns
-    lie behind one another in one vector of `width`, column i at `slices[i]`, `position[name]` being i.
+    `provenance`: where the reference came from, text by name; `time` is not part of the digest. `season`: a name of
+    `seasons.COUNTS`, empty for a reference without. `segment`: the rows it is about, None for all. `series`: the
+    columns that `/metrics` shows. Counts of all columns lie behind one another in one vector of `width`, column i at
+    `slices[i]`, `position[name]` being i.
     """
 
     model: ModelSchema
     columns: tuple[ColumnReference, ...]
     rows: int
     provenance: Mapping[str, str]
+    season: str = ""
+    segment: Segment | None = None
+    series: tuple[str, ...] = ()
     digest: str = field(init=False)
     slices: tuple[slice, ...] = field(init=False, repr=False)
     position: Mapping[str, int] = field(init=False, repr=False)
@@ -89,6 +100,10 @@ class Profile:
         """Number of counters of all columns."""
         return self.slices[-1].stop if self.slices else 0
 
+    def against(self, seasons: Mapping[int, int]) -> tuple[ColumnReference, ...]:
+        """The references of a window that holds so many rows of each season."""
+        return tuple(column.mixed(seasons) for column in self.columns) if self.season else self.columns
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the operator should know before relying on it, one sentence each."""
@@ -101,38 +116,95 @@ class Profile:
             "schema": self.schema,
             "rows": self.rows,
             "provenance": dict(self.provenance),
+            "season": self.season,
+            "segment": None if self.segment is None else [self.segment.column, self.segment.value],
+            "series": list(self.series),
             "columns": [column.to_mapping() for column in self.columns],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """How a profile is built, beside its rows.
+
+    `season`: a name of `seasons.COUNTS` or empty; `season_of_row`: (rows,) each row's season then. `series`: the
+    columns `/metrics` shows, None for all up to `MOST_SERIES`, predictions first. `seed`: of the shuffles that the
+    order of the rows is compared with.
+    """
+
+    season: str = ""
+    season_of_row: NDArray[np.int64] | None = None
+    segment: Segment | None = None
+    series: Sequence[str] | None = None
+    seed: int = 0
 
 
 def build_profile(
     table: Table,
     schema: ModelSchema,
     provenance: Mapping[str, str],
-    seed: int = 0,
+    choices: Choices | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Profile:
     """The profile of a reference whose rows are in order of time, as the design effect takes them.
 
-    `seed`: of the shuffles that order is compared with. `progress(done, total)` is told after each column. Raises
-    ConfigError for fewer than 100 rows or a feature the table lacks.
+    `progress(done, total)` is told after each column. Raises ConfigError for fewer than 100 rows, a feature the table
+    lacks or a choice that does not fit.
     """
+    choices = choices or Choices()
+    table, of_season = _chosen_rows(table, choices)
     if table.rows < FEWEST_ROWS:
         raise ConfigError(
             "reference", f"it has {table.rows} rows", f"Give at least {FEWEST_ROWS}, better {ENOUGH_ROWS} or more"
         )
+    wanted = _wanted(table, schema)
+    orders = shuffles(table.rows, choices.seed, of_season, COUNTS.get(choices.season, 1))
+    fitted: list[Fitted] = []
+    for family, one in wanted:
+        values = table.columns[one.name]
+        fitted.append(fit_column(one.name, family, one.type, values, gamma=GAMMA / len(wanted), orders=orders))
+        if progress:
+            progress(len(fitted), len(wanted))
+    columns = settle(fitted)
+    made = {**provenance, "seed": str(choices.seed)}
+    series = _series(columns, choices.series)
+    return Profile(schema, columns, table.rows, made, choices.season, choices.segment, series)
+
+
+def _chosen_rows(table: Table, choices: Choices) -> tuple[Table, NDArray[np.int64] | None]:
+    """The rows of the segment, and their seasons."""
+    of_season = choices.season_of_row
+    if bool(choices.season) != (of_season is not None) or (choices.season and choices.season not in COUNTS):
+        raise ConfigError(
+            "--season", f"{choices.season!r} without times or unknown", f"Use one of {', '.join(COUNTS)}."
+        )
+    if choices.segment is None:
+        return table, of_season
+    mask = choices.segment.rows(table)
+    kept = Table({name: values[mask] for name, values in table.columns.items()}, int(mask.sum()))
+    return kept, None if of_season is None else of_season[mask]
+
+
+def _wanted(table: Table, schema: ModelSchema) -> list[tuple[str, Feature]]:
+    """(family, column) of every column the profile will have."""
     present = [column for column in schema.predictions if column.name in table.columns]
-    chosen = [("feature", one) for one in schema.features] + [("prediction", one) for one in present]
-    missing = sorted(one.name for _, one in chosen if one.name not in table.columns)
+    wanted = [("feature", one) for one in schema.features] + [("prediction", one) for one in present]
+    missing = sorted(one.name for _, one in wanted if one.name not in table.columns)
     if missing:
         raise ConfigError("reference", f"it lacks {', '.join(missing)}", "Add the columns, or correct model.yaml")
-    orders, columns = shuffles(table.rows, seed), []
-    for family, one in chosen:
-        values = table.columns[one.name]
-        columns.append(fit_column(one.name, family, one.type, values, gamma=GAMMA / len(chosen), orders=orders))
-        if progress:
-            progress(len(columns), len(chosen))
-    return Profile(schema, tuple(columns), table.rows, {**provenance, "seed": str(seed)})
+    return wanted
+
+
+def _series(columns: Sequence[ColumnReference], named: Sequence[str] | None) -> tuple[str, ...]:
+    known = [column.name for column in columns]
+    if named is None:
+        ranked = sorted(columns, key=lambda column: column.family != "prediction")
+        kept = {column.name for column in ranked[:MOST_SERIES]}
+        return tuple(name for name in known if name in kept)
+    for name in named:
+        if name not in known:
+            raise ConfigError("--series", f"there is no column {name}", f"Name some of {', '.join(known)}.")
+    return tuple(name for name in known if name in set(named))
 
 
 def canonical_digest(content: Mapping[str, Any]) -> str:
@@ -161,7 +233,7 @@ def _feature_mapping(feature: Feature) -> dict[str, Any]:
     return {"name": feature.name, "type": feature.type, **categories}
 
 
-def _model(schema: Mapping[str, Any]) -> ModelSchema:
+def model_of(schema: Mapping[str, Any]) -> ModelSchema:
     """The inverse of `_schema_mapping`; not through YAML, which refuses some characters JSON has."""
     outputs = schema["outputs"]
     return ModelSchema(
@@ -181,120 +253,10 @@ def _warnings(profile: Profile) -> list[str]:
     for column in profile.columns:
         if column.nulls == column.rows:
             found.append(f"Column {column.name} holds nothing but nulls.")
+        elif column.blind:
+            found.append(f"Column {column.name} is too correlated in time: its rows cannot say what is usual.")
         elif column.deff >= STRONG:
             found.append(
                 f"Column {column.name} is strongly correlated in time: its rows count as 1/{column.deff:.0f} each."
             )
     return found
-
-
-def write_profile(profile: Profile, path: Path) -> None:
-    """Write it beside `path` and rename, so a reader sees the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(pack(profile))
-    partial.replace(path)
-
-
-def read_profile(path: Path) -> Profile:
-    """The profile in a file; ConfigError where there is none, StateError where it is damaged."""
-    try:
-        size = path.stat().st_size
-        if size > 2 * LARGEST:
-            raise StateError(f"profile {path}: {size} bytes are more than any profile has. {REMEDY}")
-        return unpack(path.read_bytes(), f"profile {path}")
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-        raise ConfigError(f"profile {path}", problem, f"Correct the path. {REMEDY}") from error
-
-
-def pack(profile: Profile) -> bytes:
-    """The zip; equal bytes for equal profiles and one version of pyarrow."""
-    content = profile.to_mapping()
-    bins: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
-    facts = [_take_bins(column, bins) for column in content["columns"]]
-    parquet = io.BytesIO()
-    pq.write_table(pa.table(bins, _SCHEMA), parquet, compression="none", use_dictionary=False)
-    head = json.dumps({**content, "columns": facts, "digest": profile.digest}, sort_keys=True, indent=1)
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in ((FACTS, head.encode()), (BINS, parquet.getvalue())):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), data, zipfile.ZIP_DEFLATED)
-    return out.getvalue()
-
-
-def _take_bins(column: Mapping[str, Any], bins: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """Append a column's bins to the Parquet columns and return the rest of it, for the JSON."""
-    key, kind = _VALUES[column["bins"]["layout"]]
-    size = len(column["counts"])
-    held = [*column["bins"][key], *[None] * (size - len(column["bins"][key]))]
-    bins["column"] += [column["name"]] * size
-    bins["value"] += held if kind == "value" else [None] * size
-    bins["level"] += held if kind == "level" else [None] * size
-    bins["count"] += column["counts"]
-    rest = {name: value for name, value in column.items() if name not in ("bins", "counts")}
-    return {**rest, "layout": column["bins"]["layout"]}
-
-
-def unpack(data: bytes, name: str = "profile") -> Profile:
-    """The inverse of `pack`; StateError (beginning with `name`) for damage, another format or a wrong digest."""
-    try:
-        return _verified(*_members(data))
-    except StateError as error:
-        raise StateError(f"{name}: {error}. {REMEDY}") from error
-    except _DAMAGE as error:
-        raise StateError(f"{name}: it is damaged ({type(error).__name__}). {REMEDY}") from error
-
-
-def _verified(head: bytes, bins: bytes) -> Profile:
-    content = json.loads(head)
-    if content["format"] != FORMAT:
-        raise StateError(f"format {content['format']!r:.20} is not {FORMAT}")
-    profile = _assemble(content, _read_bins(bins))
-    if profile.digest != content["digest"]:
-        raise StateError("its content is not what its digest says")
-    return profile
-
-
-def _members(data: bytes) -> tuple[bytes, bytes]:
-    """Both members, no more of either than `LARGEST` whatever its header claims."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        if sorted(archive.namelist()) != sorted((FACTS, BINS)):
-            raise StateError(f"it holds other members than {FACTS} and {BINS}")
-        return _bounded(archive, FACTS), _bounded(archive, BINS)
-
-
-def _bounded(archive: zipfile.ZipFile, name: str) -> bytes:
-    with archive.open(name) as member:
-        data = member.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise StateError(f"{name} unpacks to more than {LARGEST} bytes")
-    return data
-
-
-def _read_bins(data: bytes) -> Mapping[str, list[dict[str, Any]]]:
-    """The bins of every column, in order. A member that would unpack further inside itself is refused."""
-    file = pq.ParquetFile(pa.BufferReader(data))
-    meta = file.metadata
-    groups = [meta.row_group(at) for at in range(meta.num_row_groups)]
-    chunks = [group.column(at) for group in groups for at in range(meta.num_columns)]
-    plain = all(chunk.compression == "UNCOMPRESSED" and not chunk.has_dictionary_page for chunk in chunks)
-    if not plain or meta.num_rows > MOST_BINS or not file.schema_arrow.equals(_SCHEMA):
-        raise StateError(f"{BINS} is not as `servelens profile build` writes it")
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in file.read().to_pylist():
-        found[row["column"]].append(row)
-    return found
-
-
-def _assemble(content: Mapping[str, Any], bins: Mapping[str, list[dict[str, Any]]]) -> Profile:
-    columns = []
-    for facts in content["columns"]:
-        rows = bins[facts["name"]]
-        key, kind = _VALUES[facts["layout"]]
-        layout = {"layout": facts["layout"], key: [row[kind] for row in rows[:-2]]}
-        rest = {name: value for name, value in facts.items() if name != "layout"}
-        columns.append(ColumnReference.from_mapping({**rest, "bins": layout, "counts": [row["count"] for row in rows]}))
-    profile = Profile(_model(content["schema"]), tuple(columns), content["rows"], content["provenance"])
-    if len(profile.position) != len(columns) or any(column.rows != profile.rows for column in columns):
-        raise StateError("its columns contradict each other")
-    return profile

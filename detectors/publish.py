@@ -6,7 +6,9 @@ from typing import Any, Final
 import orjson
 
 from detectors.monitor import STATES
-from detectors.verdict import summary
+from detectors.profile import Profile
+from detectors.requests import NAME
+from detectors.verdict import COMPARISON, summary
 from servelens.contract import attributes
 from servelens.contract.events import VERDICT_TYPE, Record
 from servelens.contract.identity import ModelIdentity
@@ -41,18 +43,38 @@ def withdraw(metrics: Instruments) -> None:
         metrics[name].clear()
 
 
-def expose(verdict: Mapping[str, Any], metrics: Instruments) -> None:
-    """Set the gauges of one verdict: all of its model's."""
-    model = ModelIdentity.from_mapping({key: str(value) for key, value in verdict.items()}).labels()
+def count(verdict: Mapping[str, Any], metrics: Instruments) -> None:
+    """One window more of its model's."""
+    if verdict["kind"] == COMPARISON:
+        return
+    model = _model(verdict)
     metrics["servelens_windows_closed_total"].labels(**model).inc()
     metrics["servelens_verdicts_total"].labels(**model, state=verdict["state"]).inc()
-    metrics["servelens_window_rows"].labels(**model).set(verdict["rows"])
-    metrics["servelens_late_rows_total"].labels(**model).inc(verdict["late"])
-    if verdict["coverage"] != "unknown":
-        metrics["servelens_window_coverage"].labels(**model).set(verdict["coverage"])
+    if not verdict["segment"]:
+        metrics["servelens_late_rows_total"].labels(**model).inc(verdict["late"])
+
+
+def expose(verdict: Mapping[str, Any], profile: Profile, metrics: Instruments) -> None:
+    """Set the gauges of one verdict: its model's, and those of the columns its profile shows.
+
+    A column of a segment is called `column[segment]`, one compared with another revision `column~revision`.
+    """
+    model, shown = _model(verdict), {*profile.series, NAME}
+    beside = f"~{verdict['against']}" if verdict["kind"] == COMPARISON else ""
+    inside = f"[{verdict['segment']}]" if verdict["segment"] else ""
+    if not beside and not inside:
+        metrics["servelens_window_rows"].labels(**model).set(verdict["rows"])
+        if verdict["coverage"] != "unknown":
+            metrics["servelens_window_coverage"].labels(**model).set(verdict["coverage"])
     for column in verdict["columns"]:
-        labels = {**model, "column": column["column"]}
+        if column["column"] not in shown:
+            continue
+        labels = {**model, "column": f"{column['column']}{inside}{beside}"}
         metrics["servelens_drift_state"].labels(**labels).set(STATES.index(column["state"]))
         for name, gauge in _GAUGES:
             if column.get(name) is not None:
                 metrics[gauge].labels(**labels).set(column[name])
+
+
+def _model(verdict: Mapping[str, Any]) -> dict[str, str]:
+    return ModelIdentity.from_mapping({key: str(value) for key, value in verdict.items()}).labels()

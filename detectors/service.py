@@ -7,14 +7,17 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
+from detectors.api import Api
 from detectors.book import read_book
 from detectors.evaluator import Evaluator
+from detectors.reporting import Reports
 from detectors.settings import DetectorSettings
 from detectors.worker import Worker
 from servelens import __version__
 from servelens.contract.errors import BrokerError, ServeLensError
 from servelens.contract.metrics import Instruments
 from servelens.io import http
+from servelens.io.keys import read_key
 from servelens.io.processes import stop_on_signals
 
 log = logging.getLogger(__name__)
@@ -30,8 +33,10 @@ class Detector:
         self.settings = settings
         self.registry = CollectorRegistry()
         self.metrics = Instruments(self.registry)
-        self.book = read_book(settings.profiles)
-        self.roles: list[Role] = [make(settings, self.book, self.metrics) for make in _ROLES[settings.role]]
+        # A book a role: each is kept up to date by its own thread.
+        self.roles: list[Role] = [
+            make(settings, read_book(settings.profiles, settings.slot), self.metrics) for make in _ROLES[settings.role]
+        ]
         self.failure: ServeLensError | None = None
         self.stop = threading.Event()
 
@@ -39,7 +44,11 @@ class Detector:
         """Start the HTTP server; its address."""
         bound = http.bind(self.settings.listen)
         self.metrics["servelens_build_info"].labels(version=__version__, service="detector").set(1)
-        self._server = http.Server(http.app(self.registry, self._unready), bound)
+        token = self.settings.token_file
+        shown = read_key(token, "--token-file").decode() if token else ""
+        evaluator = next((role for role in self.roles if isinstance(role, Evaluator)), None)
+        routes = Api(evaluator, shown, Reports(self.settings)).routes()
+        self._server = http.Server(http.app(self.registry, self._unready, routes), bound)
         self._server.start()
         return http.address_of(bound)
 

@@ -10,6 +10,7 @@ from servelens.contract.topics import Topics
 from servelens.io.kafka_settings import KafkaSettings
 
 ROLES: Final = ("all", "worker", "evaluator")
+CARRY: Final = 86_400  # seconds for which a window with too few rows is carried on
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +20,16 @@ class DetectorSettings:
     kafka: KafkaSettings
     topic_prefix: str
     group: str
-    profiles: Path
+    profiles: Path | None
     listen: str
     slot: int = 10
     lateness: int = 30
     role: str = "all"
     statistics: Statistics = field(default_factory=Statistics)
+    shortest_window: int = 60  # of event time: how many windows, and so chances of a false alarm, a year can have
     longest_window: int = 900  # a window with n_min rows closes after so much event time
+    heartbeat: int = 3600  # of event time, after which a verdict is published though nothing has changed
+    token_file: Path | None = None  # who may see the page and the API; without one, nobody
     silence: float = 60.0  # a partition silent for so long no longer holds windows open
     lease: float = 5.0  # an evaluator silent for so long is replaced
     batch_records: int = 5000
@@ -42,6 +46,11 @@ class DetectorSettings:
     @property
     def closing(self) -> Closing:
         """When windows close, in slots."""
-        statistics = self.statistics
-        slots = -(-self.lateness // self.slot)
-        return Closing(statistics.n_target, statistics.n_min, slots, max(1, self.longest_window // self.slot))
+        return Closing(
+            self.statistics.n_target,
+            self.statistics.n_min,
+            lateness=-(-self.lateness // self.slot),
+            least_slots=-(-self.shortest_window // self.slot),
+            most_slots=max(1, self.longest_window // self.slot),
+            carry_slots=max(1, CARRY // self.slot),
+        )

@@ -1,8 +1,8 @@
 """The worker: payload partitions from a consumer group, panes out, fenced by the panes log. All counting's I/O is here.
 
-One loop, one thread: read the own panes partitions (so that acceptance and fencing are seen), read payloads, close
-batches, append them. Group offsets are committed only for batches seen accepted: they are for dashboards and lag; the
-position after a restart is the fold's. Called by `servelens detector --role worker`.
+One loop, one thread: read the own panes partitions (so that acceptance and fencing are seen) and the letters to be
+replayed, read payloads, close batches, append them. Group offsets are committed only for batches seen accepted: they
+are for dashboards and lag; the position after a restart is the fold's. Called by `servelens detector --role worker`.
 """
 
 import logging
@@ -17,11 +17,14 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, Offse
 from kafka.errors import KafkaError
 
 from detectors import fence, snapshot
+from detectors.activation import Follower
 from detectors.book import Book
-from detectors.fence import PAYLOADS, Commit, Entry, Fold, Outcome
+from detectors.fence import PAYLOADS, RETRY, Commit, Entry, Fold, Outcome
 from detectors.intake import Intake, Letter
+from detectors.letters import letter_of
 from detectors.ownership import Ownership
 from detectors.settings import DetectorSettings
+from detectors.stream import Stream
 from servelens.contract.errors import ConfigError, PayloadError, StateError
 from servelens.contract.metrics import Instruments
 from servelens.contract.times import slot_of
@@ -36,13 +39,10 @@ MAX_BACKOFF: Final = 10.0  # seconds between claims of one partition
 
 @dataclass(slots=True)
 class Held:
-    """One assigned partition: the hold on it, and the batch being filled."""
+    """One assigned partition: the hold on it, and its inputs while it is owned."""
 
     ownership: Ownership
-    intake: Intake | None = None
-    gaps: tuple[tuple[int, int], ...] = ()
-    position: int = 0  # the payload offset after the last one taken
-    opened: float = 0.0
+    streams: dict[str, Stream] = field(default_factory=dict)
     beaten: int = -1  # slot of the last heartbeat
     backoff: float = 0.0
     due: float = 0.0  # when to claim (again)
@@ -62,9 +62,7 @@ class Worker:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.settings, self.book, self.metrics, self.clock, self.wall = settings, book, metrics, clock, wall
-        metrics["servelens_detector_dead_letters_total"].labels(
-            reason="malformed"
-        )  # there at 0: see the first increase
+        metrics["servelens_detector_dead_letters_total"].labels(reason="malformed")  # at 0: see the first increase
         self.stop = threading.Event()
         self.held: dict[int, Held] = {}
         self.name = f"worker-{uuid.uuid4().hex[:8]}"
@@ -78,24 +76,27 @@ class Worker:
         )
         self.tail: KafkaConsumer = consumer(kafka, fetch_max_wait_ms=20)
         self.panes: KafkaProducer = producer(kafka, linger_ms=0)
+        self.follower = Follower(kafka, topics.profiles, self.book, self.clock)
+        self.topics = {PAYLOADS: topics.payloads, RETRY: topics.retry(self.settings.group)}
         self._check_partitions()
-        self.topic_id = topic_ids(kafka, [topics.payloads])[topics.payloads]
+        ids = topic_ids(kafka, self.topics.values())
+        self.topic_ids = {name: ids[topic] for name, topic in self.topics.items()}
         self.payloads.subscribe([topics.payloads], listener=_Rebalance(self))
         try:
             while not self.stop.is_set():
                 self._turn()
         finally:
             self.held.clear()
-            for client in (self.payloads, self.tail, self.panes):
+            for client in (self.payloads, self.tail, self.panes, self.follower):
                 client.close()
 
     def _check_partitions(self) -> None:
         topics = self.settings.topics
         counts = {
-            name: partition_count(self.tail, name) for name in (topics.payloads, topics.panes(self.settings.group))
+            name: partition_count(self.tail, name)
+            for name in (*self.topics.values(), topics.panes(self.settings.group))
         }
-        payloads, panes = counts.values()
-        if 0 in counts.values() or payloads != panes:
+        if 0 in counts.values() or len(set(counts.values())) > 1:
             seen = ", ".join(f"{name} has {count}" for name, count in counts.items())
             remedy = "Run: servelens topics apply --group " + self.settings.group
             raise ConfigError("topics", f"partition counts do not fit: {seen}", remedy)
@@ -103,79 +104,66 @@ class Worker:
     # -- one turn ---------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
+        self.follower.refresh_if_due()
         self._read_tail()
         for partition, held in list(self.held.items()):
             self._tend(partition, held)
         polled = self.payloads.poll(timeout_ms=20)
         self.ready = bool(self.held)
+        self.follower.refresh_if_due()  # the poll may have slept, and the whole process with it
         for where, rows in polled.items():
-            mine = self.held.get(where.partition)
-            if mine is not None and mine.ownership.state == "owning":
-                self._take(mine, rows)
+            self._take(where.partition, PAYLOADS, rows)
         for partition, held in list(self.held.items()):
-            self._close_if_due(partition, held)
+            self._close_due(partition, held)
 
-    def _take(self, held: Held, rows: Sequence[Any]) -> None:
-        intake = held.intake
-        if intake is None:
-            return
-        for record in rows:
-            if record.offset < held.position:
-                intake.recall(record)
-                continue
-            if not intake.records:
-                held.opened = self.clock()
-            intake.take(record)
-            held.position = record.offset + 1
+    def _take(self, partition: int, name: str, rows: Sequence[Any]) -> None:
+        held = self.held.get(partition)
+        stream = held.streams.get(name) if held is not None and held.ownership.state == "owning" else None
+        if stream is not None:
+            stream.take(rows, self.clock())
 
-    def _close_if_due(self, partition: int, held: Held) -> None:
-        intake, ownership, now = held.intake, held.ownership, self.clock()
-        if intake is None or ownership.state != "owning":
+    def _close_due(self, partition: int, held: Held) -> None:
+        settings, now = self.settings, self.clock()
+        if held.ownership.state != "owning":
             return
-        full = intake.records >= self.settings.batch_records
-        old = intake.records > 0 and now - held.opened >= self.settings.batch_seconds
-        if (full or old or held.gaps) and ownership.in_flight < MAX_IN_FLIGHT:
-            self._close(partition, held, intake)
-        elif not intake.records and ownership.in_flight == 0:
+        for stream in held.streams.values():
+            due = stream.due(now, settings.batch_records, settings.batch_seconds)
+            if due and held.ownership.in_flight < MAX_IN_FLIGHT:
+                self._close(partition, held, stream)
+            self._throttle(partition, stream)
+        if not any(stream.intake.records for stream in held.streams.values()) and held.ownership.in_flight == 0:
             self._beat(partition, held)
-        self._throttle(partition, full)
 
-    def _throttle(self, partition: int, full: bool) -> None:
-        where = TopicPartition(self.settings.topics.payloads, partition)
-        paused = where in self.payloads.paused()
+    def _throttle(self, partition: int, stream: Stream) -> None:
+        client = self.payloads if stream.name == PAYLOADS else self.tail
+        where = TopicPartition(self.topics[stream.name], partition)
+        full, paused = stream.full(self.settings.batch_records), where in client.paused()
         if full and not paused:
-            self.payloads.pause(where)
+            client.pause(where)
         elif paused and not full:
-            self.payloads.resume(where)
+            client.resume(where)
 
-    def _close(self, partition: int, held: Held, intake: Intake) -> None:
-        self._bury(partition, intake.letters)
-        for result, count in intake.results.items():
+    def _close(self, partition: int, held: Held, stream: Stream) -> None:
+        self._bury(partition, stream.name, stream.intake.letters)
+        for result, count in stream.intake.results.items():
             self.metrics["servelens_detector_events_total"].labels(result=result).inc(count)
-        batch = intake.close(held.position, held.gaps)
-        held.gaps = ()
-        self._append(partition, held, held.ownership.place(batch))
+        self._append(partition, held, held.ownership.place(stream.close(), stream.name))
 
     def _beat(self, partition: int, held: Held) -> None:
         """Say that all there is has been read, once a slot."""
-        where = TopicPartition(self.settings.topics.payloads, partition)
+        where = TopicPartition(self.topics[PAYLOADS], partition)
         slot = slot_of(int(self.wall() * 1_000_000), self.settings.slot)
         end = self.payloads.highwater(where)
-        if slot <= held.beaten or end is None or held.position < end:
+        if slot <= held.beaten or end is None or held.streams[PAYLOADS].position < end:
             return
         held.beaten = slot
         self._append(partition, held, [held.ownership.heartbeat(slot)])
 
-    def _bury(self, partition: int, letters: Sequence[Letter]) -> None:
+    def _bury(self, partition: int, name: str, letters: Sequence[Letter]) -> None:
         topic = self.settings.topics.dead_letters(self.settings.group)
         for letter in letters:
             record = letter.record
-            headers = [
-                *record.headers,
-                ("servelens_reason", letter.reason.encode()),
-                ("servelens_problem", letter.problem[:500].encode()),
-                ("servelens_offset", f"{partition}/{record.offset}".encode()),
-            ]
+            headers = letter_of(record, letter.reason, letter.problem, f"{name}/{partition}/{record.offset}")
             self.panes.send(topic, value=record.value, key=record.key, headers=headers, partition=partition)
             self.metrics["servelens_detector_dead_letters_total"].labels(reason=letter.reason).inc()
 
@@ -192,7 +180,11 @@ class Worker:
     # -- the own panes log ------------------------------------------------------------------------------------
 
     def _read_tail(self) -> None:
+        """Entries of the own panes partitions, and letters that are replayed."""
         for where, rows in self.tail.poll(timeout_ms=0).items() if self.held else ():
+            if where.topic == self.topics[RETRY]:
+                self._take(where.partition, RETRY, rows)
+                continue
             held = self.held.get(where.partition)
             for record in rows:
                 if held is not None and record.offset >= held.ownership.fold.at:
@@ -214,45 +206,62 @@ class Worker:
             self._lost(partition, held, outcome)
 
     def _settled(self, partition: int, outcome: Outcome) -> None:
-        self.metrics["servelens_detector_batches_total"].labels(result=outcome.verdict).inc()
+        result = outcome.reason or ("fenced" if outcome.verdict == "foreign" else outcome.verdict)
+        self.metrics["servelens_detector_batches_total"].labels(result=result).inc()
         commit = outcome.entry
         if outcome.verdict != "accepted" or not isinstance(commit, Commit):
             return
         for _, pane in outcome.panes:
             self.metrics["servelens_detector_rows_total"].labels(**pane["identity"]).inc(pane["rows"])
         self.metrics["servelens_detector_gap_records_total"].inc(sum(end - start for start, end in commit.gaps))
-        where = TopicPartition(self.settings.topics.payloads, partition)
+        if commit.input != PAYLOADS:
+            return
+        where = TopicPartition(self.topics[PAYLOADS], partition)
         lag = (self.payloads.highwater(where) or commit.hi) - commit.hi
         self.metrics["servelens_detector_lag_records"].labels(partition=partition).set(max(0, lag))
         self.payloads.commit_async({where: OffsetAndMetadata(commit.hi, "", -1)})
 
     def _begin(self, partition: int, held: Held) -> None:
         """The own claim stands: start reading where the fold ended, a horizon earlier for halves that wait."""
-        where = TopicPartition(self.settings.topics.payloads, partition)
-        start = self.payloads.beginning_offsets([where])[where]
         ownership = held.ownership
-        end = self.payloads.end_offsets([where])[where]
-        if end < ownership.next:  # asked twice, since a wrong answer would count rows twice
-            end = end_of(self.settings.kafka, where.topic, partition)
-        if end < ownership.next:
-            log.warning("payload log is shorter than what was counted", extra={"partition": partition, "end": end})
-            ownership.sent = end
-            self._claim(partition, held, "truncated", rewind=True)
+        if ownership.fold.slot_seconds not in (0, self.settings.slot):
+            counted = f"the group counts in slots of {ownership.fold.slot_seconds} s"
+            raise ConfigError("--slot", counted, "Use that, or another --group for another slot.")
+        ends = {name: self._end(name, partition, ownership.next(name)) for name in self.topics}
+        shorter = {name: end for name, end in ends.items() if end < ownership.next(name)}
+        if shorter:
+            log.warning("a log is shorter than what was counted", extra={"partition": partition, "ends": shorter})
+            self._claim(partition, held, "truncated", rewind=shorter)
             return
-        held.gaps = ((ownership.next, start),) if start > ownership.next else ()
-        held.position = max(start, ownership.next)
-        fold, settings = ownership.fold, self.settings
-        held.intake = Intake(self.book, settings.slot, settings.max_age, ownership.seqs(), fold.slot)
+        held.streams = {name: self._open(name, partition, ownership) for name in self.topics}
         held.backoff, held.fenced_since, held.beaten = 0.0, None, -1
-        self.payloads.seek(where, max(start, held.position - settings.horizon))
-        self.payloads.resume(where)
-        log.info("owning", extra={"partition": partition, "next": held.position})
+        log.info("owning", extra={"partition": partition, "next": dict(ownership.fold.next)})
+
+    def _client_of(self, name: str) -> KafkaConsumer:
+        return self.payloads if name == PAYLOADS else self.tail
+
+    def _end(self, name: str, partition: int, counted: int) -> int:
+        """Where an input's log ends; asked twice where it seems short, since a wrong answer would count rows twice."""
+        where = TopicPartition(self.topics[name], partition)
+        end = int(self._client_of(name).end_offsets([where])[where])
+        return end if end >= counted else end_of(self.settings.kafka, where.topic, partition)
+
+    def _open(self, name: str, partition: int, ownership: Ownership) -> Stream:
+        client, where = self._client_of(name), TopicPartition(self.topics[name], partition)
+        start, counted = client.beginning_offsets([where])[where], ownership.next(name)
+        settings, position = self.settings, max(start, counted)
+        intake = Intake(self.book, settings.slot, settings.max_age, ownership.seqs(name), ownership.fold.slot)
+        gaps = ((counted, start),) if start > counted else ()
+        client.seek(where, max(start, position - settings.horizon))
+        client.resume(where)
+        return Stream(name, intake, position, gaps)
 
     def _lost(self, partition: int, held: Held, outcome: Outcome) -> None:
-        held.intake = None
+        held.streams = {}
         held.fenced_since = self.clock()
         held.due = self.clock() + held.backoff
-        self.payloads.pause(TopicPartition(self.settings.topics.payloads, partition))
+        for name, topic in self.topics.items():
+            self._client_of(name).pause(TopicPartition(topic, partition))
         log.warning("fenced", extra={"partition": partition, "by": outcome.verdict})
 
     # -- claims -----------------------------------------------------------------------------------------------
@@ -271,20 +280,20 @@ class Worker:
         """Whether the coordinator has just accepted us in this generation; a first claim needs no such proof."""
         if held.fenced_since is None:
             return True
-        where = TopicPartition(self.settings.topics.payloads, partition)
+        where = TopicPartition(self.topics[PAYLOADS], partition)
         try:
-            self.payloads.commit({where: OffsetAndMetadata(held.ownership.next, "", -1)}, timeout_ms=5000)
+            self.payloads.commit({where: OffsetAndMetadata(held.ownership.next(), "", -1)}, timeout_ms=5000)
         except KafkaError as error:
             log.info("not claiming", extra={"partition": partition, "error": type(error).__name__})
             held.due = self.clock() + max(held.backoff, 0.5)
             return False
         return True
 
-    def _claim(self, partition: int, held: Held, reason: str, rewind: bool = False) -> None:
+    def _claim(self, partition: int, held: Held, reason: str, rewind: Mapping[str, int] | None = None) -> None:
         generation = self.payloads.group_metadata().generation_id
-        topics: Mapping[str, str] = {PAYLOADS: self.topic_id}
-        claim = held.ownership.claim(uuid.uuid4().hex, self.name, generation, topics, rewind)
-        held.intake, held.sent = None, []
+        about = (uuid.uuid4().hex, self.name, generation, self.topic_ids)
+        claim = held.ownership.claim(*about, rewind, self.settings.slot)
+        held.streams, held.sent = {}, []
         self._append(partition, held, [claim])
         self.metrics["servelens_detector_claims_total"].labels(reason=reason).inc()
         log.info("claiming", extra={"partition": partition, "reason": reason, "generation": generation})
@@ -295,6 +304,7 @@ class Worker:
         """Take up partitions: restore each fold from the newest snapshot and tail its log from there."""
         log.info("assigned", extra={"partitions": list(partitions)})
         settings = self.settings
+        self.follower.refresh()
         restored = snapshot.folds(settings.kafka, settings.topics.state(settings.group))
         for partition in partitions:
             self.held[partition] = Held(Ownership(restored.get(partition) or Fold()))
@@ -302,16 +312,22 @@ class Worker:
         self._follow()
 
     def _follow(self) -> None:
-        """Tail the panes partitions of what is held, each from where its fold stands."""
-        panes = self.settings.topics.panes(self.settings.group)
+        """Tail the panes partitions of what is held, each from where its fold stands, and the letters beside them."""
+        panes, retry = self.settings.topics.panes(self.settings.group), self.topics[RETRY]
         places = {TopicPartition(panes, partition): held.ownership.fold.at for partition, held in self.held.items()}
-        self.tail.assign(list(places))
+        letters = {TopicPartition(retry, partition): held for partition, held in self.held.items()}
+        self.tail.assign([*places, *letters])
         starts = self.tail.beginning_offsets(list(places)) if places else {}
         for where, at in places.items():
             if starts[where] > at:
                 problem = f"{panes}/{where.partition} begins at {starts[where]}, and no snapshot reaches it (only {at})"
                 raise StateError(f"{problem}; start a new group, or restore the state topic")
             self.tail.seek(where, at)
+        for where, held in letters.items():
+            stream = held.streams.get(RETRY)
+            self.tail.seek(where, stream.position if stream else 0)
+            if stream is None:
+                self.tail.pause(where)
 
     def revoked(self, partitions: Sequence[int]) -> None:
         """Let go: the open batch is dropped, for the next owner reads the same records again."""

@@ -9,6 +9,7 @@ import typer
 from servelens import __version__, options
 from servelens.contract import settings as spelled
 from servelens.contract.topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX
+from servelens.detecting import detector, dlq_app
 from servelens.options import (
     CaFile,
     CertFile,
@@ -22,12 +23,17 @@ from servelens.options import (
     Security,
     kafka_settings,
 )
-from servelens.preparing import dashboards_app, profile_app, topics_app
+from servelens.preparing import dashboards_app, topics_app
+from servelens.profiles import profile_app
 
 app = typer.Typer(name="servelens", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(profile_app, name="profile")
 app.add_typer(topics_app, name="topics")
+app.add_typer(dlq_app, name="dlq")
 app.add_typer(dashboards_app, name="dashboards")
+
+
+app.command()(detector)
 
 
 def _show_version(wanted: bool) -> None:
@@ -205,52 +211,6 @@ def bridge(
     stop_on_signals(service.stop)
     service.open()
     http.announce(listening=service.listening, admin=service.admin)
-    service.run()
-
-
-@app.command()
-def detector(
-    ctx: typer.Context,
-    kafka: Kafka,
-    group: Annotated[str, typer.Option(help="The detector group.", metavar="ID")],
-    profiles: Annotated[Path, typer.Option(help="Folder of *.profile files.")],
-    listen: Annotated[str, typer.Option(help="Health and metrics.", metavar="H:P")] = "0.0.0.0:8093",
-    topic_prefix: Prefix = DEFAULT_PREFIX,
-    slot: Annotated[str, typer.Option(help="Event-time slot; one value per group.")] = "10s",
-    lateness: Annotated[str, typer.Option(help="How long a slot waits for late events.")] = "30s",
-    role: Annotated[str, typer.Option(help="all, worker or evaluator.")] = "all",
-    lease: Annotated[str, typer.Option(help="A silent evaluator is replaced after this.")] = "5s",
-    silence: Annotated[str, typer.Option(help="A silent partition stops holding windows after this.")] = "60s",
-    security: Security = "PLAINTEXT",
-    ca_file: CaFile = None,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    sasl_mechanism: SaslMechanism = None,
-    sasl_username: SaslUser = None,
-    sasl_password_file: SaslPassword = None,
-    sasl_token_file: SaslToken = None,
-) -> None:
-    """Count payloads against profiles and say when a model's inputs or predictions have drifted."""
-    from detectors.service import Detector
-    from detectors.settings import DetectorSettings
-    from servelens.io import http, logs
-
-    logs.configure(f"detector-{role}")
-    service = Detector(
-        DetectorSettings(
-            kafka=kafka_settings(kafka, ctx.params),
-            topic_prefix=topic_prefix,
-            group=group,
-            profiles=profiles,
-            listen=listen,
-            slot=spelled.whole_seconds(slot, "--slot"),
-            lateness=spelled.whole_seconds(lateness, "--lateness"),
-            role=role,
-            lease=spelled.duration(lease, "--lease"),
-            silence=spelled.duration(silence, "--silence"),
-        )
-    )
-    http.announce(listening=service.open())
     service.run()
 
 

@@ -1,4 +1,4 @@
-"""Commands one runs before anything serves: profiles, topics, dashboards. Part of the command line."""
+"""Commands one runs before anything serves: topics, dashboards. Part of the command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,21 +23,8 @@ from servelens.options import (
 if TYPE_CHECKING:  # the Kafka client would weigh fifteen megabytes in every command
     from servelens.io.topics import Finding
 
-profile_app = typer.Typer(no_args_is_help=True, help="Build and show profiles: the reference a model is compared with.")
 dashboards_app = typer.Typer(no_args_is_help=True, help="Generate Grafana dashboards and Prometheus rules.")
 topics_app = typer.Typer(no_args_is_help=True, help="Create and check the Kafka topics.")
-
-
-@profile_app.command("build")
-def profile_build(
-    data: Annotated[Path, typer.Argument(help="Reference rows in time order, CSV or Parquet.")],
-    model_file: Annotated[Path, typer.Option(help="The model's model.yaml.")],
-    out: Annotated[Path, typer.Option(help="Where to write NAME.profile.")],
-) -> None:
-    """Freeze the bins and counts of reference rows into a profile."""
-    from detectors.build import build
-
-    build(data, model_file, out)
 
 
 @dashboards_app.command("build")

@@ -25,19 +25,29 @@ class Algorithm:
     """A test and its sight.
 
     `test(references, counts)` gives p and effect, `visible(references, counts, alpha)` the smallest effect with
-    p ≤ alpha in windows of that size; all (columns,) float64. `kinds`: the columns it applies to. `gated`: whether its
-    effect must also reach `Settings.min_effect`; a test that has its tolerance in the null hypothesis needs no gate.
+    p ≤ alpha in windows of that size; all (columns,) float64. `applies`: whether to a column. `quality`: it belongs to
+    the family of data quality, and its tolerance is in the null hypothesis; else to its column's family, and its effect
+    must also reach `Settings.min_effect`.
     """
 
-    kinds: tuple[str, ...]
+    applies: Callable[[ColumnReference], bool]
     test: Test
     visible: Visible
-    gated: bool
+    quality: bool = True
+
+
+def _ordered(column: ColumnReference) -> bool:
+    return column.kind == "numeric" and not column.blind
+
+
+def _levelled(column: ColumnReference) -> bool:
+    return column.kind == "categorical" and not column.blind
 
 
 ALGORITHMS: Final[Mapping[str, Algorithm]] = {
-    "ks": Algorithm(("numeric",), ks.test, ks.visible, gated=True),
-    "chi_square": Algorithm(("categorical",), chi_square.test, chi_square.visible, gated=True),
-    "unseen_rate": Algorithm(("categorical",), rate.test_unseen, rate.visible_unseen, gated=False),
-    "null_rate": Algorithm(("numeric", "categorical"), rate.test_nulls, rate.visible_nulls, gated=False),
+    "ks": Algorithm(_ordered, ks.test, ks.visible, quality=False),
+    "chi_square": Algorithm(_levelled, chi_square.test, chi_square.visible, quality=False),
+    "unseen_rate": Algorithm(lambda column: column.kind == "categorical", rate.test_unseen, rate.visible_unseen),
+    "null_rate": Algorithm(lambda column: column.rows > 0, rate.test_nulls, rate.visible_nulls),
+    "range_rate": Algorithm(lambda column: column.limited, rate.test_outside, rate.visible_outside),
 }

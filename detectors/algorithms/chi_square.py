@@ -29,6 +29,7 @@ from detectors.bins import Counts
 from detectors.columns import ColumnReference
 
 EXPECTED: Final = 5.0  # rows
+NOUGHT: Final = 1e-6  # X² below which p is 1 to three digits, and scipy's non-central tail may overflow
 
 
 def _pool(reference: ColumnReference, counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -62,6 +63,7 @@ def test(
     rows = [float(seen.sum()) for _, seen in pooled]
     pearson = [((seen - expected) ** 2 / np.maximum(expected, 1e-300)).sum() for expected, seen in pooled]
     scaled = np.array(pearson) / [one.deff for one in references]
+    scaled[scaled < NOUGHT] = 0.0
     df, noncentrality = _null(references, rows, [len(seen) for _, seen in pooled])
     moved = [0.5 * np.abs(seen - expected).sum() for expected, seen in pooled]
     return stats.ncx2.sf(scaled, df, noncentrality), np.array(moved) / np.maximum(rows, 1.0)

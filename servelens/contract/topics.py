@@ -47,6 +47,15 @@ class Topics:
         """Payload records a group's worker could not decode, with the reason."""
         return f"{self.prefix}.payloads.dlq.{group}"
 
+    @property
+    def profiles(self) -> str:
+        """Profiles announced to follow others; compacted, one partition."""
+        return f"{self.prefix}.profiles"
+
+    def retry(self, group: str) -> str:
+        """Dead letters a group is to try once more."""
+        return f"{self.prefix}.retry.{group}"
+
     def panes(self, group: str) -> str:
         """The fenced log of claims, parts, commits and heartbeats."""
         return f"{self.prefix}.panes.{group}"
@@ -69,6 +78,7 @@ def shared_topics(prefix: str, partitions: int) -> tuple[TopicSpec, ...]:
         ),
         TopicSpec(names.labels, partitions, {"retention.ms": str(30 * _DAY)}),
         TopicSpec(names.verdicts, 1, {"retention.ms": str(90 * _DAY)}),
+        TopicSpec(names.profiles, 1, {"cleanup.policy": "compact"}),
     )
 
 
@@ -93,6 +103,7 @@ def group_topics(prefix: str, partitions: int, group: str) -> tuple[TopicSpec, .
     names = Topics(prefix)
     return (
         TopicSpec(names.dead_letters(group), partitions, {"retention.ms": str(14 * _DAY)}),
+        TopicSpec(names.retry(group), partitions, {"retention.ms": str(14 * _DAY)}),
         TopicSpec(names.panes(group), partitions, {"retention.ms": str(14 * _DAY)}),
         TopicSpec(names.state(group), 1, {"cleanup.policy": "compact"}),
         TopicSpec(names.lease(group), 1, {"retention.ms": str(14 * _DAY)}),

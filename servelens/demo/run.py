@@ -234,6 +234,8 @@ def _hold(stage: Stage) -> None:
     stage.console.print(f"tap http://{stack.tap}  admin http://{stack.admin}/metrics  Kafka {stack.settings.bootstrap}")
     for name, address in stack.detectors.items():
         stage.console.print(f"{name} http://{address}/metrics")
+        if name.startswith("evaluator"):
+            stage.console.print(f"  its page: http://{address}/ (any user, password {stack.token.read_text()})")
     stage.console.print(f"explainer http://{stack.explainer}/metrics  try:")
     stage.console.print(explained.curl(stack.explainer), soft_wrap=True, highlight=False)
     stage.console.print("Ctrl-C ends it all.")

@@ -75,6 +75,11 @@ class Stack:
         """The key by which the tap knows the explainer's own questions."""
         return self.out / "synthetic.key"
 
+    @property
+    def token(self) -> Path:
+        """Who may see the verdicts' page."""
+        return self.out / "page.token"
+
     def start_serving(self) -> None:
         """Predictor and logger."""
         self.key.touch(0o600)
@@ -100,6 +105,8 @@ class Stack:
 
     def start_detectors(self, workers: int = 2, evaluators: int = 2) -> None:
         """Workers share the partitions; of the evaluators one is active."""
+        self.token.touch(0o600)
+        self.token.write_text(secrets.token_urlsafe(18))
         for role, count in (("worker", workers), ("evaluator", evaluators)):
             for number in range(1, count + 1):
                 name = f"{role}-{number}"
@@ -109,6 +116,7 @@ class Stack:
                     "--kafka", self.settings.bootstrap, "--topic-prefix", self.prefix,
                     "--profiles", str(self.out / "profiles"), "--listen", self.detectors[name],
                     "--slot", f"{SLOT}s", "--lateness", f"{LATENESS}s", "--lease", "3s", "--silence", "20s",
+                    "--shortest-window", f"{SLOT}s", "--heartbeat", "0s", "--token-file", str(self.token),
                 )  # fmt: skip
 
     def _start(self, name: str, module: str, *arguments: str) -> None:

@@ -24,7 +24,7 @@ def table(flights: Flights, model: LateArrival) -> Table:
 def moved(profile: Profile, flights: Flights, model: LateArrival) -> dict[str, float]:
     """Column → effect, of the columns whose difference over all these flights at once is beyond the gate."""
     pane = Pane.of(profile, table(flights, model))
-    tests = examine(profile, pane.split(), STATISTICS)
+    tests = examine(profile, pane, STATISTICS)
     return {test.column: test.effect for test in tests if test.effect >= STATISTICS.min_effect}
 
 

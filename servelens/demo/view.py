@@ -11,7 +11,14 @@ from rich.text import Text
 
 BARS: Final = " ▁▂▃▄▅▆▇█"
 FULL: Final = 0.2  # effect at which a bar is full
-STYLES: Final[Mapping[str, str]] = {"ok": "green", "suspect": "yellow", "drift": "bold red", "recovering": "cyan"}
+STYLES: Final[Mapping[str, str]] = {
+    "ok": "green",
+    "suspect": "yellow",
+    "drift": "bold red",
+    "recovering": "cyan",
+    "insufficient": "dim",
+    "autocorrelated": "magenta",
+}
 WIDTH: Final = 30  # windows shown
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
@@ -37,6 +38,27 @@ def read_table(path: Path, schema: ModelSchema) -> Table:
         raise ConfigError(str(path), f"cannot be read ({error})", "Correct the path or the file") from error
     wanted = [one for one in (*schema.features, *schema.predictions) if one.name in data.column_names]
     return Table.of({one.name: _convert(path, one, data.column(one.name)) for one in wanted}, data.num_rows)
+
+
+def read_times(path: Path, column: str) -> npt.NDArray[np.int64]:
+    """(rows,) when each row was, Unix microseconds, from a column of times or of RFC 3339 text.
+
+    Times without a zone are UTC. Raises ConfigError for a column that is missing or holds something else.
+    """
+    try:
+        if path.name.lower().endswith((".parquet", ".pq")):
+            values = pq.read_table(path, columns=[column]).column(column)
+        else:
+            values = pacsv.read_csv(path, convert_options=pacsv.ConvertOptions(include_columns=[column])).column(column)
+        if pa.types.is_string(values.type):
+            values = pc.assume_timezone(pc.cast(values, pa.timestamp("us")), "UTC")
+        moments = values.cast(pa.timestamp("us", values.type.tz)).cast(pa.int64())
+    except (OSError, KeyError, AttributeError, pa.ArrowException) as error:
+        raise ConfigError("--time-column", f"{column} holds no times ({error})", "Name a column of times.") from error
+    if moments.null_count:
+        raise ConfigError("--time-column", f"{column} has {moments.null_count} rows without a time", "Fill them in.")
+    found: npt.NDArray[np.int64] = np.array(moments.to_numpy(), np.int64)
+    return found
 
 
 def _read_csv(path: Path, schema: ModelSchema) -> pa.Table:

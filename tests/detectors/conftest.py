@@ -7,7 +7,8 @@ import numpy as np
 import orjson
 import pytest
 
-from detectors.profile import Profile, build_profile, write_profile
+from detectors.profile import Profile, build_profile
+from detectors.profile_file import write_profile
 from servelens.contract import records
 from servelens.contract.events import Exchange, Half, LogMode, Record
 from servelens.contract.identity import ModelIdentity, new_exchange_id

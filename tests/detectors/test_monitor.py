@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.monitor import DRIFT, OK, RECOVERING, SUSPECT, ColumnState, MonitorState, _advance, step
+from detectors.monitor import DRIFT, OK, RECOVERING, SUSPECT, ColumnState, MonitorState, advance, step
 from detectors.pane import Pane, total
 from detectors.statistics import ColumnTest, Settings
 from servelens.contract.errors import StateError
@@ -54,14 +54,14 @@ def fired(scale_1, *larger):
 def test_scale_one_needs_two_hits_and_drift_calms_after_three_quiet_windows(hits, states):
     state, seen = ColumnState(), []
     for number, hit in enumerate(hits):
-        state = _advance(state, fired(bool(hit)), number, SETTINGS)
+        state = advance(state, fired(bool(hit)), number, SETTINGS)
         seen.append(state.state)
     assert seen == states
 
 
 def test_a_larger_scale_alarms_at_once():
-    assert _advance(ColumnState(), fired(False, True), 9, SETTINGS).state == DRIFT
-    assert _advance(ColumnState(), fired(None, False, True), 9, SETTINGS).state == DRIFT
+    assert advance(ColumnState(), fired(False, True), 9, SETTINGS).state == DRIFT
+    assert advance(ColumnState(), fired(None, False, True), 9, SETTINGS).state == DRIFT
 
 
 def test_twenty_healthy_columns_give_no_alarm_in_three_hundred_windows_and_drift_is_then_named_within_four():

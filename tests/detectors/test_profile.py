@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors import profile as profiles
-from detectors.profile import build_profile, pack, read_profile, unpack, write_profile
+from detectors.profile import build_profile
+from detectors.profile_file import pack, read_profile, unpack, write_profile
 from servelens.contract.errors import ConfigError, StateError
 from servelens.contract.schema import Feature, ModelSchema, Outputs, parse_model
 from servelens.contract.table import Table

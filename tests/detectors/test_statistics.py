@@ -20,7 +20,7 @@ HYPOTHESES = {"feature": 14 * 2 + 6 * 3, "prediction": 2}
 
 
 def answers(pane, settings=SETTINGS, profile=PROFILE):
-    return {test.column: test for test in examine(profile, pane.split(), settings)}
+    return {test.column: test for test in examine(profile, pane, settings)}
 
 
 def moved(pane, column, share):
