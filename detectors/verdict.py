@@ -143,7 +143,7 @@ def _column(profile: Profile, column: ColumnResult) -> dict[str, Any]:
 
 def summary(verdict: Mapping[str, Any]) -> str:
     """The verdict in one sentence, for a log line, an alert and the page."""
-    columns = verdict["columns"]
+    columns, many = verdict["columns"], sum(one["kind"] != "requests" for one in verdict["columns"])
     if not verdict["scales"]:
         return f"Too few rows to judge: {verdict['rows']} in this window."
     among = f", against revision {verdict['against']}" if verdict["kind"] == COMPARISON else ""
@@ -151,8 +151,8 @@ def summary(verdict: Mapping[str, Any]) -> str:
     if drifted:
         more = f" and {len(drifted) - 3} more" if len(drifted) > 3 else ""
         named = ", ".join(map(_words, drifted[:3]))
-        return f"Drift in {len(drifted)} of {len(columns)} columns{among}: {named}{more}."
-    quiet = f"No drift in {len(columns)} columns over {verdict['rows']} rows{among}"
+        return f"Drift in {len(drifted)} of {many} columns{among}: {named}{more}."
+    quiet = f"No drift in {many} columns over {verdict['rows']} rows{among}"
     return quiet + _sight(columns) + _waiting(columns) + _unwatched(columns)
 
 
@@ -177,7 +177,8 @@ def _words(column: Mapping[str, Any]) -> str:
 
 def _sight(columns: Sequence[Mapping[str, Any]]) -> str:
     """What could have been seen: the promise behind "no drift"."""
-    least = [one["min_detectable"] for one in columns if "min_detectable" in one and one["state"] != "autocorrelated"]
+    judged = [one for one in columns if one["kind"] != "requests" and one["state"] != "autocorrelated"]
+    least = [one["min_detectable"] for one in judged if "min_detectable" in one]
     seen = [effect for effect in least if effect < BLIND]
     blind = f" {len(least) - len(seen)} columns cannot be judged at this size." if len(seen) < len(least) else ""
     return (f"; any difference above {max(seen):.2f} would have shown." if seen else ".") + blind

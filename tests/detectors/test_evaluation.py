@@ -20,7 +20,8 @@ from detectors.windows import Closing
 from servelens.contract.events import Record
 
 PARTITIONS = 2
-GROUP = Group("g", 1, Settings(n_target=400), Closing(n_target=400, lateness=1, most_slots=900))
+CLOSING = Closing(n_target=400, lateness=1, least_slots=1, most_slots=900)
+GROUP = Group("g", 1, Settings(n_target=400), CLOSING, heartbeat=0)
 START = 1_800_000_000
 
 
@@ -45,7 +46,7 @@ class Logs:
 
 
 def fresh(profile: Profile) -> Evaluation:
-    return Evaluation(Book([profile]), GROUP, PARTITIONS)
+    return Evaluation(Book([profile], 1), GROUP, PARTITIONS)
 
 
 def feed(evaluation: Evaluation, logs: Logs, rng: random.Random | None = None) -> list[dict[str, Any]]:
@@ -79,7 +80,7 @@ def story(profile: Profile, make_record: Callable[..., Record]) -> tuple[Logs, l
     offsets, seq = [0] * PARTITIONS, 0
     for slot in range(24):
         for partition, owner in enumerate(owners):
-            intake = Intake(Book([profile]), 1, 86_400, owner.seqs(), owner.fold.slot)
+            intake = Intake(Book([profile], 1), 1, 86_400, owner.seqs(), owner.fold.slot)
             for _ in range(10):
                 seq += 1
                 when = slot - 9 if slot == 20 and seq % 10 == 0 else slot
@@ -154,6 +155,21 @@ def test_what_is_published_is_told_by_the_journal(profile: Profile, story: Story
     assert sorted(evaluation.unpublished) == list(range(1, len(verdicts) + 1))
     evaluation.journal_entry(len(logs.cuts), journal.Done("e", 2))
     assert min(evaluation.unpublished) == 3
+
+
+def test_without_a_heartbeat_due_only_what_changed_is_published(profile: Profile, story: Story) -> None:
+    logs, verdicts = story
+    evaluation = Evaluation(Book([profile], 1), Group("g", 1, GROUP.statistics, CLOSING, heartbeat=3600), PARTITIONS)
+    said = feed(evaluation, logs)
+    assert said == verdicts  # what is judged does not depend on what is told
+    told = {judged.verdict["id"] for held in evaluation.unpublished.values() for judged in held}
+    changed = [
+        verdict["id"]
+        for before, verdict in zip([{}, *verdicts[:-1]], verdicts, strict=True)
+        if verdict["transitions"] or verdict["state"] != before.get("state")
+    ]
+    assert told == set(changed)
+    assert 1 < len(told) < len(verdicts)
 
 
 # -- snapshots in the state topic -----------------------------------------------------------------------------

@@ -1,17 +1,14 @@
-"""The fence under every interleaving: accepted batches tile the input, and the last owner standing gets on."""
+"""The fold, entry by entry: what counts, what a claim resets, what survives the wire and a snapshot."""
 
 import json
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors import fence
-from detectors.fence import PAYLOADS, Claim, Commit, Entry, Fold, Heartbeat, Part
-from detectors.ownership import Batch, Ownership
+from detectors.fence import PAYLOADS, RETRY, Claim, Commit, Entry, Fold, Heartbeat, Part
 from servelens.contract.errors import PayloadError
 
 TOPICS = {PAYLOADS: "topic-1"}
@@ -70,6 +67,34 @@ def test_a_topic_made_anew_starts_at_nought_and_forgets_the_row_numbers() -> Non
     assert fold.seqs == {PAYLOADS: {}}
 
 
+def test_inputs_are_counted_apart_under_one_claim() -> None:
+    two = Claim("a", "w", 1, {PAYLOADS: "t", RETRY: "r"})
+    letters = [Part("a", RETRY, 0, 3, 0, 1, {}), Commit("a", RETRY, 0, 3, 1, 3, 5, seqs={"letters": 3})]
+    fold, seen = folded([two, part("a", 0, 9), letters[0], commit("a", 0, 9), letters[1]])
+    assert seen[-2:] == ["accepted", "accepted"]
+    assert fold.next == {PAYLOADS: 9, RETRY: 3}
+    assert fold.seqs[RETRY] == {"letters": 3}
+
+
+def test_the_first_claim_says_how_long_the_group_s_slots_are() -> None:
+    fold, _ = folded([claim("a", slot=10), claim("b", slot=60), claim("c")])
+    assert fold.slot_seconds == 10
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ([claim("a"), commit("a", 3, 9)], "wrong_start"),
+        ([claim("a"), commit("a", 0, 9, 2)], "missing_parts"),
+        ([claim("a"), part("a", 4, 9)], "wrong_start"),
+        ([claim("a"), part("a", 0, 9, 1, 2)], "missing_parts"),
+    ],
+)
+def test_a_rejection_says_why(entries: list[Entry], reason: str) -> None:
+    fold = Fold()
+    assert [fold.apply(offset, entry) for offset, entry in enumerate(entries)][-1].reason == reason
+
+
 def test_a_rewind_goes_back_but_never_forward() -> None:
     entries: list[Entry] = [claim("a"), part("a", 0, 9), commit("a", 0, 9)]
     assert folded([*entries, claim("b", rewind={PAYLOADS: 4})])[0].next == {PAYLOADS: 4}
@@ -94,118 +119,12 @@ def test_a_foreign_record_is_refused(value: bytes) -> None:
 @given(st.integers(0, 5), st.integers(0, 50))
 def test_entries_survive_the_wire(index: int, lo: int) -> None:
     entries: list[Entry] = [
-        claim("a", rewind={PAYLOADS: lo}),
+        claim("a", rewind={PAYLOADS: lo}, slot=10),
         part("a", lo, lo + 3, index),
         commit("a", lo, lo + 3, gaps=((1, 2),), seqs={"tap": 4}, accounting=({"offered": 1},)),
         Heartbeat("a", lo),
     ]
     assert [fence.decode(fence.encode(entry)) for entry in entries] == entries
-
-
-# -- every interleaving ---------------------------------------------------------------------------------------
-
-
-@dataclass
-class World:
-    """A payload log of `length` records, a panes log, and workers that act on what they have read so far."""
-
-    length: int
-    log: list[Entry] = field(default_factory=list)
-    end_of_input: int = 0
-
-
-@dataclass
-class Actor:
-    """A worker whose reads and sends happen whenever the schedule lets them: a zombie is one not scheduled."""
-
-    name: str
-    world: World
-    ownership: Ownership = field(default_factory=lambda: Ownership(Fold()))
-    assigned: bool = False
-    claims: int = 0
-    unsent: list[Entry] = field(default_factory=list)
-
-    def assign(self) -> None:
-        self.assigned = True
-        self.ownership = Ownership(Fold())  # a fresh reader, as after a restart
-        self.unsent = []
-        self.claim()
-
-    def claim(self) -> None:
-        self.claims += 1
-        self.unsent = [self.ownership.claim(f"{self.name}{self.claims}", self.name, 1, TOPICS)]
-
-    def send(self) -> None:
-        if self.unsent:
-            self.world.log.append(self.unsent.pop(0))
-
-    def read(self) -> None:
-        at = self.ownership.fold.at
-        if at < len(self.world.log):
-            self.ownership.see(at, self.world.log[at])
-
-    def work(self, rows: int) -> None:
-        own = self.ownership
-        if own.state == "owning" and own.sent < self.world.length and own.in_flight < 3:
-            hi = min(self.world.length, own.sent + rows)
-            panes = [{"lo": own.sent, "hi": hi, "model": model} for model in range(1 + rows % 3)]
-            self.unsent += own.place(Batch(hi, panes, hi - own.sent, 0))
-
-    def mend(self) -> None:
-        """Re-claim when fenced: only the actor the coordinator has assigned may."""
-        if self.ownership.state == "fenced" and self.assigned and not self.unsent:
-            self.claim()
-
-
-def accepted(log: Sequence[Entry]) -> list[tuple[int, int, int]]:
-    fold, found = Fold(), []
-    for offset, entry in enumerate(log):
-        outcome = fold.apply(offset, entry)
-        if outcome.verdict == "accepted" and isinstance(entry, Commit):
-            found.append((entry.lo, entry.hi, len(outcome.panes)))
-    return found
-
-
-def check_tiling(world: World) -> int:
-    covered = 0
-    for lo, hi, panes in accepted(world.log):
-        assert lo == covered
-        assert panes == 1 + (hi - lo) % 3 or hi == world.length
-        covered = hi
-    return covered
-
-
-ACTIONS = ("send", "read", "work", "mend")
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(2, 4))
-def test_no_interleaving_counts_a_row_twice_or_leaves_one_out(seed: int, length: int, workers: int) -> None:
-    rng = random.Random(seed)
-    world = World(length)
-    actors = [Actor(chr(97 + number), world) for number in range(workers)]
-    for _ in range(200):
-        actor = rng.choice(actors)
-        if rng.random() < 0.04:
-            for other in actors:
-                other.assigned = False  # the others become zombies: they may still send what they hold
-            actor.assign()
-        action = rng.choice(ACTIONS)
-        getattr(actor, action)(*([rng.randint(1, 9)] if action == "work" else []))
-    check_tiling(world)
-    # The storm is over: one owner is left, late sends of the others still arrive, and it must finish.
-    for other in actors:
-        other.assigned = False
-    survivor = rng.choice(actors)
-    survivor.assign()
-    for _ in range(40 * length + 400):
-        stray = rng.choice(actors)
-        if stray is not survivor and rng.random() < 0.3:
-            stray.send()
-        for action in ACTIONS:
-            getattr(survivor, action)(*([rng.randint(1, 9)] if action == "work" else []))
-    assert check_tiling(world) == length
-    assert survivor.ownership.next == length
 
 
 def test_the_fold_restored_from_a_snapshot_anywhere_goes_on_alike() -> None:

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors import profile as profiles
-from detectors.profile import build_profile
+from detectors import profile_file
+from detectors.profile import Choices, Segment, build_profile
 from detectors.profile_file import pack, read_profile, unpack, write_profile
 from servelens.contract.errors import ConfigError, StateError
 from servelens.contract.schema import Feature, ModelSchema, Outputs, parse_model
@@ -90,7 +90,7 @@ def test_the_digest_is_pinned():
     model = ModelSchema(drift_samples.IDENTITY, (Feature("x", "numeric"),), Outputs("values"))
     profile = build_profile(table, model, {"source": "pinned", "time": "now"})
     assert [column.deff for column in profile.columns] == [1.0, 1.0]  # so no random shuffle reaches the digest
-    assert profile.digest == "cb0c609a58fa9c8208c9307ec99ae44af5f56ae8a1516f1e04db4cac57a1f202"
+    assert profile.digest == "66c4d5793cd5368fa5d21022759915be7352102fa9ec82b5410082e542d7b916"
 
 
 def test_progress_is_told_after_every_column():
@@ -121,14 +121,15 @@ def test_warnings_name_a_short_reference_missing_predictions_nulls_and_correlati
     del columns["score"]
     columns["n0"] = np.full(2000, math.nan)
     columns["n1"] = np.repeat(rng.normal(size=20), 100)
+    columns["n4"] = np.where(np.arange(2000) % 100 < 10, columns["n1"], columns["n4"])
     warnings = build_profile(Table.of(columns), drift_samples.MODEL, {}).warnings
     assert [
-        word for word in ("2000 rows", "no score", "n0 holds nothing", "n1 is strongly") if word in str(warnings)
+        word for word in ("2000 rows", "no score", "n0 holds nothing", "n1 is too correlated") if word in str(warnings)
     ] == [
         "2000 rows",
         "no score",
         "n0 holds nothing",
-        "n1 is strongly",
+        "n1 is too correlated",
     ]
     assert len(warnings) == 4
     assert PROFILE.warnings == ()
@@ -180,7 +181,7 @@ def test_another_count_is_not_what_the_digest_says():
     bins["count"][0] += 1
     bins["count"][1] -= 1
     out = io.BytesIO()
-    pq.write_table(pa.table(bins, profiles._SCHEMA), out, compression="none", use_dictionary=False)
+    pq.write_table(pa.table(bins, profile_file._SCHEMA), out, compression="none", use_dictionary=False)
     with pytest.raises(StateError, match="digest"):
         unpack(repacked(bins=out.getvalue()))
 
@@ -188,7 +189,7 @@ def test_another_count_is_not_what_the_digest_says():
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": 1}, "format 1"),
         ({"digest": "0" * 64}, "digest"),
         ({"rows": 5999}, "contradict"),
         ({"provenance": 1}, "damaged"),
@@ -210,7 +211,7 @@ def test_a_column_that_contradicts_itself_is_refused():
 
 
 def test_a_zip_bomb_is_stopped_at_the_limit():
-    bomb = zipped(profile_json=b" " * (profiles.LARGEST + 1), columns_parquet=b"")
+    bomb = zipped(profile_json=b" " * (profile_file.LARGEST + 1), columns_parquet=b"")
     assert len(bomb) < 1 << 20
     with pytest.raises(StateError, match="unpacks to more than"):
         unpack(bomb)
@@ -223,6 +224,45 @@ def test_bins_that_unpack_inside_parquet_are_refused():
         pq.write_table(table, out, **options)
         with pytest.raises(StateError, match="not as"):
             unpack(repacked(bins=out.getvalue()))
+
+
+def test_seasons_segment_and_series_survive_the_file():
+    rng = np.random.default_rng(3)
+    table = drift_samples.draw(rng, 4800)
+    hours = np.arange(4800) // 100 % 24
+    choices = Choices("hour-of-day", hours, Segment("c0", "level 1"), ["score", "n0"])
+    profile = build_profile(table, drift_samples.MODEL, {"source": "seasons"}, choices)
+    again = unpack(pack(profile))
+    assert again.to_mapping() == profile.to_mapping()
+    assert again.digest == profile.digest
+    assert (again.season, str(again.segment), again.series) == ("hour-of-day", "c0=level 1", ("n0", "score"))
+    assert again.rows == int((table.columns["c0"] == "level 1").sum())
+    assert [column.seasonal.shape[0] for column in again.columns] == [24] * 21
+
+
+@pytest.mark.parametrize(
+    ("choices", "complaint"),
+    [
+        (Choices(season="hour-of-day"), "--season"),
+        (Choices(season="weekly", season_of_row=np.zeros(200, np.int64)), "--season"),
+        (Choices(segment=Segment("nothing", "1")), "--segment: there is no column"),
+        (Choices(segment=Segment("n0", "one")), "--segment: 'one' is no number"),
+        (Choices(segment=Segment("c0", "level 9")), "0 rows"),
+        (Choices(series=["n99"]), "--series: there is no column n99"),
+    ],
+)
+def test_a_choice_that_does_not_fit_is_refused_by_name(choices, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        build_profile(drift_samples.draw(np.random.default_rng(0), 200), drift_samples.MODEL, {}, choices)
+
+
+def test_metrics_show_predictions_first_and_fifty_columns_at_most():
+    features = tuple(Feature(f"x{at}", "numeric") for at in range(60))
+    model = ModelSchema(drift_samples.IDENTITY, features, Outputs("values"))
+    columns = {one.name: np.arange(200.0) for one in features} | {"prediction": np.arange(200.0)}
+    series = build_profile(Table.of(columns), model, {}).series
+    assert len(series) == 50
+    assert "prediction" in series
 
 
 def test_other_members_are_refused():

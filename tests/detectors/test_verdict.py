@@ -54,6 +54,9 @@ def test_a_verdict_says_which_model_slots_and_rows_it_is_about():
         "coverage": 0.97,
         "gaps": [],
         "timesource": "broker",
+        "pointers": {},
+        "segment": "",
+        "alpha": SETTINGS.alpha,
         "profile": PROFILE.digest,
         "scales": [1],
         "state": "ok",
@@ -82,11 +85,11 @@ def test_a_column_that_drifted_has_its_numbers_and_where_the_rows_went():
         "fired": True,
     }
     assert column["effect"] == pytest.approx(0.383, abs=0.04)  # 2 Φ(1/2) - 1
-    assert column["alpha"] == 0.001 / 3
+    assert column["alpha"] == SETTINGS.alpha / 3
     assert column["p"] <= column["p_adjusted"] < 1e-9
     assert column["deff"] == PROFILE.columns[0].deff
     assert 0.05 < column["min_detectable"] < 0.2
-    assert column["shares"][0]["part"].startswith(">")
+    assert column["shares"][0]["part"].startswith("(1.")
     assert said["state"] == "drift"
     assert said["transitions"] == [{"column": "n0", "from": "suspect", "to": "drift"}]
 
@@ -177,4 +180,4 @@ def test_the_sentence_says_which_columns_cannot_be_judged():
     profile = drift_samples.one_column(walk, gamma_columns=2)
     table = Table.of({"x": np.random.default_rng(1).normal(size=200), "other0": np.zeros(200)})
     words = summary(judge(Pane.of(profile, table), profile=profile))
-    assert words.endswith("would have shown. 1 columns cannot be judged at this size.")
+    assert words.endswith("would have shown. Reference too autocorrelated: x.")
