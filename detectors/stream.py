@@ -20,10 +20,17 @@ class Stream:
     position: int
     gaps: tuple[tuple[int, int], ...] = ()
     opened: float = 0.0
+    last: int = -1  # offset of the newest record that came
 
-    def take(self, rows: Sequence[Any], now: float) -> None:
-        """Count records; those before the position are only looked at, for halves that wait."""
+    def take(self, rows: Sequence[Any], now: float) -> bool:
+        """Count records; those before the position are only looked at, for halves that wait.
+
+        False, and nothing more is counted, where offsets go backwards: the topic was cut off or made anew.
+        """
         for record in rows:
+            if record.offset <= self.last:
+                return False
+            self.last = record.offset
             if record.offset < self.position:
                 self.intake.recall(record)
                 continue
@@ -33,6 +40,7 @@ class Stream:
                 self.opened = now
             self.intake.take(record)
             self.position = record.offset + 1
+        return True
 
     def full(self, most: int) -> bool:
         """Whether no more should be read before the batch is closed."""

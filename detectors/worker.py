@@ -20,7 +20,8 @@ from detectors import fence, snapshot
 from detectors.activation import Follower
 from detectors.book import Book
 from detectors.fence import PAYLOADS, RETRY, Commit, Entry, Fold, Outcome
-from detectors.intake import Intake, Letter
+from detectors.inputs import Inputs
+from detectors.intake import Letter
 from detectors.letters import letter_of
 from detectors.ownership import Ownership
 from detectors.settings import DetectorSettings
@@ -28,7 +29,7 @@ from detectors.stream import Stream
 from servelens.contract.errors import ConfigError, PayloadError, StateError
 from servelens.contract.metrics import Instruments
 from servelens.contract.times import slot_of
-from servelens.io.kafka import consumer, end_of, group_consumer, partition_count, producer, topic_ids
+from servelens.io.kafka import consumer, group_consumer, producer
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +78,9 @@ class Worker:
         self.tail: KafkaConsumer = consumer(kafka, fetch_max_wait_ms=20)
         self.panes: KafkaProducer = producer(kafka, linger_ms=0)
         self.follower = Follower(kafka, topics.profiles, self.book, self.clock)
-        self.topics = {PAYLOADS: topics.payloads, RETRY: topics.retry(self.settings.group)}
-        self._check_partitions()
-        ids = topic_ids(kafka, self.topics.values())
-        self.topic_ids = {name: ids[topic] for name, topic in self.topics.items()}
+        self.inputs = Inputs(self.settings, self.payloads, self.tail)
+        self.inputs.check_partitions()
+        self.inputs.look(self.clock())
         self.payloads.subscribe([topics.payloads], listener=_Rebalance(self))
         try:
             while not self.stop.is_set():
@@ -90,21 +90,12 @@ class Worker:
             for client in (self.payloads, self.tail, self.panes, self.follower):
                 client.close()
 
-    def _check_partitions(self) -> None:
-        topics = self.settings.topics
-        counts = {
-            name: partition_count(self.tail, name)
-            for name in (*self.topics.values(), topics.panes(self.settings.group))
-        }
-        if 0 in counts.values() or len(set(counts.values())) > 1:
-            seen = ", ".join(f"{name} has {count}" for name, count in counts.items())
-            remedy = "Run: servelens topics apply --group " + self.settings.group
-            raise ConfigError("topics", f"partition counts do not fit: {seen}", remedy)
-
     # -- one turn ---------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         self.follower.refresh_if_due()
+        if self.inputs.look_is_due(self.clock()):
+            self._look_at_topics()
         self._read_tail()
         for partition, held in list(self.held.items()):
             self._tend(partition, held)
@@ -119,8 +110,23 @@ class Worker:
     def _take(self, partition: int, name: str, rows: Sequence[Any]) -> None:
         held = self.held.get(partition)
         stream = held.streams.get(name) if held is not None and held.ownership.state == "owning" else None
-        if stream is not None:
-            stream.take(rows, self.clock())
+        if held is not None and stream is not None and not stream.take(rows, self.clock()):
+            log.warning("offsets went backwards", extra={"partition": partition, "input": name})
+            self._look_at_topics()
+            self._let_go(partition, held)
+
+    def _look_at_topics(self) -> None:
+        if not self.inputs.look(self.clock()):
+            return
+        log.warning("a topic was made anew", extra={"ids": self.inputs.ids})
+        for partition, held in self.held.items():
+            if held.ownership.state == "owning":
+                self._let_go(partition, held)
+
+    def _let_go(self, partition: int, held: Held) -> None:
+        """Drop what is open and claim again, as one who was fenced."""
+        held.ownership.state = "fenced"
+        self._lost(partition, held, Outcome("rejected", held.ownership.heartbeat(0), reason="reset"))
 
     def _close_due(self, partition: int, held: Held) -> None:
         settings, now = self.settings, self.clock()
@@ -130,18 +136,9 @@ class Worker:
             due = stream.due(now, settings.batch_records, settings.batch_seconds)
             if due and held.ownership.in_flight < MAX_IN_FLIGHT:
                 self._close(partition, held, stream)
-            self._throttle(partition, stream)
+            self.inputs.throttle(partition, stream)
         if not any(stream.intake.records for stream in held.streams.values()) and held.ownership.in_flight == 0:
             self._beat(partition, held)
-
-    def _throttle(self, partition: int, stream: Stream) -> None:
-        client = self.payloads if stream.name == PAYLOADS else self.tail
-        where = TopicPartition(self.topics[stream.name], partition)
-        full, paused = stream.full(self.settings.batch_records), where in client.paused()
-        if full and not paused:
-            client.pause(where)
-        elif paused and not full:
-            client.resume(where)
 
     def _close(self, partition: int, held: Held, stream: Stream) -> None:
         self._bury(partition, stream.name, stream.intake.letters)
@@ -151,7 +148,7 @@ class Worker:
 
     def _beat(self, partition: int, held: Held) -> None:
         """Say that all there is has been read, once a slot."""
-        where = TopicPartition(self.topics[PAYLOADS], partition)
+        where = self.inputs.where(PAYLOADS, partition)
         slot = slot_of(int(self.wall() * 1_000_000), self.settings.slot)
         end = self.payloads.highwater(where)
         if slot <= held.beaten or end is None or held.streams[PAYLOADS].position < end:
@@ -182,7 +179,7 @@ class Worker:
     def _read_tail(self) -> None:
         """Entries of the own panes partitions, and letters that are replayed."""
         for where, rows in self.tail.poll(timeout_ms=0).items() if self.held else ():
-            if where.topic == self.topics[RETRY]:
+            if where.topic == self.inputs.topics[RETRY]:
                 self._take(where.partition, RETRY, rows)
                 continue
             held = self.held.get(where.partition)
@@ -216,7 +213,7 @@ class Worker:
         self.metrics["servelens_detector_gap_records_total"].inc(sum(end - start for start, end in commit.gaps))
         if commit.input != PAYLOADS:
             return
-        where = TopicPartition(self.topics[PAYLOADS], partition)
+        where = self.inputs.where(PAYLOADS, partition)
         lag = (self.payloads.highwater(where) or commit.hi) - commit.hi
         self.metrics["servelens_detector_lag_records"].labels(partition=partition).set(max(0, lag))
         self.payloads.commit_async({where: OffsetAndMetadata(commit.hi, "", -1)})
@@ -227,41 +224,20 @@ class Worker:
         if ownership.fold.slot_seconds not in (0, self.settings.slot):
             counted = f"the group counts in slots of {ownership.fold.slot_seconds} s"
             raise ConfigError("--slot", counted, "Use that, or another --group for another slot.")
-        ends = {name: self._end(name, partition, ownership.next(name)) for name in self.topics}
-        shorter = {name: end for name, end in ends.items() if end < ownership.next(name)}
+        shorter = self.inputs.shorter(partition, ownership)
         if shorter:
             log.warning("a log is shorter than what was counted", extra={"partition": partition, "ends": shorter})
             self._claim(partition, held, "truncated", rewind=shorter)
             return
-        held.streams = {name: self._open(name, partition, ownership) for name in self.topics}
+        held.streams = {name: self.inputs.open(name, partition, ownership, self.book) for name in self.inputs.topics}
         held.backoff, held.fenced_since, held.beaten = 0.0, None, -1
         log.info("owning", extra={"partition": partition, "next": dict(ownership.fold.next)})
-
-    def _client_of(self, name: str) -> KafkaConsumer:
-        return self.payloads if name == PAYLOADS else self.tail
-
-    def _end(self, name: str, partition: int, counted: int) -> int:
-        """Where an input's log ends; asked twice where it seems short, since a wrong answer would count rows twice."""
-        where = TopicPartition(self.topics[name], partition)
-        end = int(self._client_of(name).end_offsets([where])[where])
-        return end if end >= counted else end_of(self.settings.kafka, where.topic, partition)
-
-    def _open(self, name: str, partition: int, ownership: Ownership) -> Stream:
-        client, where = self._client_of(name), TopicPartition(self.topics[name], partition)
-        start, counted = client.beginning_offsets([where])[where], ownership.next(name)
-        settings, position = self.settings, max(start, counted)
-        intake = Intake(self.book, settings.slot, settings.max_age, ownership.seqs(name), ownership.fold.slot)
-        gaps = ((counted, start),) if start > counted else ()
-        client.seek(where, max(start, position - settings.horizon))
-        client.resume(where)
-        return Stream(name, intake, position, gaps)
 
     def _lost(self, partition: int, held: Held, outcome: Outcome) -> None:
         held.streams = {}
         held.fenced_since = self.clock()
         held.due = self.clock() + held.backoff
-        for name, topic in self.topics.items():
-            self._client_of(name).pause(TopicPartition(topic, partition))
+        self.inputs.pause(partition)
         log.warning("fenced", extra={"partition": partition, "by": outcome.verdict})
 
     # -- claims -----------------------------------------------------------------------------------------------
@@ -269,8 +245,7 @@ class Worker:
     def _tend(self, partition: int, held: Held) -> None:
         ownership = held.ownership
         if ownership.state == "owning" and any(future.failed() for future in held.sent):
-            ownership.state = "fenced"
-            self._lost(partition, held, Outcome("rejected", ownership.heartbeat(0)))
+            self._let_go(partition, held)
         if ownership.state == "fenced" and self.clock() >= held.due and self._still_mine(partition, held):
             held.backoff = min(MAX_BACKOFF, held.backoff * 2 or 0.5)
             held.due = self.clock() + held.backoff
@@ -280,7 +255,7 @@ class Worker:
         """Whether the coordinator has just accepted us in this generation; a first claim needs no such proof."""
         if held.fenced_since is None:
             return True
-        where = TopicPartition(self.topics[PAYLOADS], partition)
+        where = self.inputs.where(PAYLOADS, partition)
         try:
             self.payloads.commit({where: OffsetAndMetadata(held.ownership.next(), "", -1)}, timeout_ms=5000)
         except KafkaError as error:
@@ -291,7 +266,7 @@ class Worker:
 
     def _claim(self, partition: int, held: Held, reason: str, rewind: Mapping[str, int] | None = None) -> None:
         generation = self.payloads.group_metadata().generation_id
-        about = (uuid.uuid4().hex, self.name, generation, self.topic_ids)
+        about = (uuid.uuid4().hex, self.name, generation, self.inputs.ids)
         claim = held.ownership.claim(*about, rewind, self.settings.slot)
         held.streams, held.sent = {}, []
         self._append(partition, held, [claim])
@@ -313,7 +288,7 @@ class Worker:
 
     def _follow(self) -> None:
         """Tail the panes partitions of what is held, each from where its fold stands, and the letters beside them."""
-        panes, retry = self.settings.topics.panes(self.settings.group), self.topics[RETRY]
+        panes, retry = self.settings.topics.panes(self.settings.group), self.inputs.topics[RETRY]
         places = {TopicPartition(panes, partition): held.ownership.fold.at for partition, held in self.held.items()}
         letters = {TopicPartition(retry, partition): held for partition, held in self.held.items()}
         self.tail.assign([*places, *letters])

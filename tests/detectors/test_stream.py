@@ -8,20 +8,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import orjson
 import pytest
+from risk_model import rows_of, table_of
 
-from detectors import fence
+from detectors import activation, fence, replay
 from detectors.fence import Fold
+from detectors.letters import replayed
+from detectors.profile import Profile, build_profile
 from servelens.contract.events import Record
+from servelens.contract.schema import ModelSchema
+from servelens.contract.times import US
 from servelens.contract.topics import Topics, group_topics, shared_topics
 from servelens.io import topics
-from servelens.io.kafka import producer, read_all
+from servelens.io.kafka import admin, producer, read_all, topic_ids
 from servelens.io.kafka_settings import KafkaSettings
 
 PARTITIONS = 2
@@ -36,17 +41,20 @@ def stream(any_kafka: KafkaSettings, prefix: str) -> KafkaSettings:
 
 
 @contextmanager
-def detector(kafka: KafkaSettings, prefix: str, profiles: Path, role: str) -> Iterator[subprocess.Popen[bytes]]:
+def detector(
+    kafka: KafkaSettings, prefix: str, profiles: Path, role: str, *more: str
+) -> Iterator[subprocess.Popen[bytes]]:
     command = [
         sys.executable, "-m", "servelens.cli", "detector", "--role", role, "--group", GROUP,
         "--kafka", kafka.bootstrap, "--topic-prefix", prefix, "--profiles", str(profiles),
         "--listen", "127.0.0.1:0", "--slot", "1s", "--lateness", "4s", "--lease", "2s", "--silence", "5s",
+        "--shortest-window", "1s", "--heartbeat", "0s", *more,
     ]  # fmt: skip
     log = (profiles.parent / f"{role}.log").open("ab")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
     try:
         assert process.stdout is not None
-        assert set(json.loads(process.stdout.readline())) == {"listening"}
+        process.address = json.loads(process.stdout.readline())["listening"]  # type: ignore[attr-defined]
         yield process
     finally:
         process.send_signal(signal.SIGCONT)
@@ -90,8 +98,8 @@ def until(what: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.3)
 
 
-def wait_for_rows(kafka: KafkaSettings, prefix: str, rows: int) -> None:
-    until(lambda: accepted_rows(kafka, prefix) >= rows, 60)
+def wait_for_rows(kafka: KafkaSettings, prefix: str, rows: int, seconds: float = 60) -> None:
+    until(lambda: accepted_rows(kafka, prefix) >= rows, seconds)
 
 
 def burst(make: Callable[..., Record], rng: np.random.Generator, count: int, start: int, shift: float) -> list[Record]:
@@ -190,3 +198,85 @@ def test_what_cannot_be_read_is_a_dead_letter_with_its_reason(
     reasons = sorted(dict(record.headers)["servelens_reason"].decode() for record in letters)
     assert reasons == ["truncated", "unknown_type"]
     assert {record.value for record in letters} == {broken.value, b"{}"}
+
+
+def test_a_letter_that_is_replayed_counts_once_however_often(
+    stream: KafkaSettings, prefix: str, profiles: Path, exchange_record: Callable[..., Record]
+) -> None:
+    rng = np.random.default_rng(6)
+    good = exchange_record(rng, ROWS, time.time_ns() // 1000, 1)
+    letters = Topics(prefix).dead_letters(GROUP)
+    lain = Record(good.key, (*good.headers, ("servelens_reason", b"malformed")), good.value, good.timestamp_ms)
+    send(stream, letters, [lain])
+    assert replay.look(stream, prefix, GROUP).reasons == {"malformed": 1}
+    with detector(stream, prefix, profiles, "worker"):
+        assert replay.replay(stream, prefix, GROUP) == {"malformed": 1}
+        wait_for_rows(stream, prefix, ROWS)
+        assert replay.look(stream, prefix, GROUP).waiting == 0
+        where = topic_ids(stream, [letters])[letters]
+        again = [
+            replayed(row, where, partition)
+            for partition in range(PARTITIONS)
+            for row in read_all(stream, letters, partition)
+        ]
+        send(stream, Topics(prefix).retry(GROUP), again)  # as a replay that died before it had committed would
+        send(stream, Topics(prefix).payloads, [exchange_record(rng, ROWS, time.time_ns() // 1000, 2)])
+        wait_for_rows(stream, prefix, 2 * ROWS)
+        time.sleep(2)
+    assert accepted_rows(stream, prefix) == 2 * ROWS
+    # The log knows the group's slots now, and refuses a worker of others.
+    with detector(stream, prefix, profiles, "worker", "--slot", "2s") as other:
+        assert other.wait(40) == 2
+    assert "the group counts in slots of 1 s" in (profiles.parent / "worker.log").read_text()
+
+
+def test_a_topic_that_is_made_anew_under_a_running_worker_is_counted_from_its_beginning(
+    kafka: KafkaSettings, prefix: str, profiles: Path, exchange_record: Callable[..., Record]
+) -> None:
+    specs = (*shared_topics(prefix, PARTITIONS), *group_topics(prefix, PARTITIONS, GROUP))
+    topics.create(kafka, specs)
+    rng, payloads = np.random.default_rng(8), Topics(prefix).payloads
+    now = time.time_ns() // 1000
+    with detector(kafka, prefix, profiles, "worker"):
+        send(kafka, payloads, [exchange_record(rng, ROWS, now, seq, tapid="old") for seq in range(1, 41)])
+        wait_for_rows(kafka, prefix, 40 * ROWS)
+        with closing(admin(kafka)) as client:
+            client.delete_topics([payloads])
+        time.sleep(1)
+        topics.create(kafka, specs)
+        send(kafka, payloads, [exchange_record(rng, ROWS, now, seq, tapid="new") for seq in range(1, 11)])
+        wait_for_rows(kafka, prefix, 50 * ROWS, 90)
+        time.sleep(2)
+    assert accepted_rows(kafka, prefix) == 50 * ROWS
+
+
+def test_an_announced_profile_takes_over_at_its_slot_and_both_are_named_around_it(
+    stream: KafkaSettings, prefix: str, profiles: Path, profile: Profile, model: ModelSchema,
+    exchange_record: Callable[..., Record],
+) -> None:  # fmt: skip
+    """Without the command's notice, which is for clocks that differ: here one clock writes everything."""
+    rng = np.random.default_rng(10)
+    newer = build_profile(table_of(*rows_of(np.random.default_rng(99), 6000)), model, {"source": "newer"})
+    moment = time.time_ns() // 1000 + 14 * US
+    with detector(stream, prefix, profiles, "worker"), detector(stream, prefix, profiles, "evaluator"):
+        client = producer(stream)
+        for key, value in activation.records(newer, moment):
+            client.send(Topics(prefix).profiles, key=key, value=value, partition=0)
+        client.close()
+        seq = 0
+        while time.time_ns() // 1000 < moment + 14 * US:
+            made = burst(exchange_record, rng, 60, seq + 1, 0.0)
+            send(stream, Topics(prefix).payloads, made)
+            seq += len(made)
+            time.sleep(0.5)
+        until(lambda: newer.digest in {v["profile"] for v in verdicts(stream, prefix).values()}, 60)
+        wait_for_rows(stream, prefix, seq * ROWS)
+    said = sorted(verdicts(stream, prefix).values(), key=lambda verdict: str(verdict["slots"]))
+    digests = [verdict["profile"] for verdict in said]
+    change = digests.index(newer.digest)
+    assert set(digests[:change]) == {profile.digest}
+    assert said[change]["previousprofile"] == profile.digest
+    assert said[change]["slots"][0] >= -(-moment // US)  # type: ignore[index]
+    assert said[change - 1]["followingprofile"] == newer.digest
+    assert said[change - 1]["slots"][1] == -(-moment // US) - 1  # type: ignore[index]
+    assert accepted_rows(stream, prefix) == seq * ROWS
