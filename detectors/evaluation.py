@@ -67,8 +67,9 @@ class Evaluation:
         outcome = self.folds[partition].apply(offset, entry)
         if outcome.verdict == "accepted" and isinstance(entry, Commit):
             self.coverage.add(partition, offset, entry)
-            for at, pane in outcome.panes:
-                self._piece(partition, at, pane, (entry.input, entry.lo, entry.hi))
+            for _, pane in outcome.panes:
+                # Where the commit lies, not the part: a cut between the two is from before the batch counted.
+                self._piece(partition, offset, pane, (entry.input, entry.lo, entry.hi))
 
     def missing(self, entry: PaneEntry) -> bool:
         """Whether an entry speaks of a profile that this process has not been told of."""

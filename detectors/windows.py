@@ -37,7 +37,10 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A pane where it lies in the panes log; `source`: the input it was counted from, and its batch's offsets there."""
+    """A pane, where its batch's commit lies in the panes log, and the input it was counted from with the batch's span.
+
+    The commit's offset, since that is when the pane began to count.
+    """
 
     partition: int
     offset: int

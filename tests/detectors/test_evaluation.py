@@ -157,6 +157,29 @@ def test_what_is_published_is_told_by_the_journal(profile: Profile, story: Story
     assert min(evaluation.unpublished) == 3
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_cut_between_a_batch_s_parts_and_its_commit_is_of_before_the_batch(
+    profile: Profile, story: Story, seed: int
+) -> None:
+    """Whoever has read on when the cut comes must take what those took who had not."""
+    logs, chance = story[0], random.Random(seed)
+    first = next(entry for entry in logs.cuts if isinstance(entry, journal.Cut))
+    commits = [at for at, entry in enumerate(logs.panes[0]) if isinstance(entry, fence.Commit)]
+    middle = commits[chance.randrange(2, 6)]
+    cut = journal.Cut("e", 1, first.model, first.digest, first.first, first.first + 5, {"0": middle, "1": middle})
+    early, late = fresh(profile), fresh(profile)
+    cuts: list[journal.Entry] = [journal.Claim("e", "x"), cut]
+    exactly = Logs([log[:middle] for log in logs.panes], cuts)
+    assert feed(early, exactly) == feed_panes_first(late, Logs(logs.panes, cuts))
+
+
+def feed_panes_first(evaluation: Evaluation, logs: Logs) -> list[dict[str, Any]]:
+    for partition, log in enumerate(logs.panes):
+        for offset, entry in enumerate(log):
+            evaluation.pane_entry(partition, offset, entry)
+    return feed(evaluation, logs)
+
+
 def test_without_a_heartbeat_due_only_what_changed_is_published(profile: Profile, story: Story) -> None:
     logs, verdicts = story
     evaluation = Evaluation(Book([profile], 1), Group("g", 1, GROUP.statistics, CLOSING, heartbeat=3600), PARTITIONS)
