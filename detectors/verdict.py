@@ -171,6 +171,8 @@ def _waiting(columns: Sequence[Mapping[str, Any]]) -> str:
 def _words(column: Mapping[str, Any]) -> str:
     if "effect" not in column:
         return str(column["column"])
+    if not column["fired"]:
+        return f"{column['column']} (not in the newest window)"
     over = f"over the last {column['scale']} windows" if column["scale"] > 1 else "in this window"
     return f"{column['column']} ({_EFFECTS[column['statistic']]} {column['effect']:.3f} {over}, p {column['p']:.1g})"
 
