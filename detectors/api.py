@@ -24,7 +24,7 @@ from servelens.contract.errors import Forbidden, NotFound
 from servelens.io.http import json_response
 
 Look = Callable[[Evaluation, Request], Any]
-_REALM: Final = 'Basic realm="ServeLens", Bearer'
+_REALM: Final = 'Basic realm="ServeLens"'  # with Bearer beside it, Chromium does not ask
 
 
 class Api:

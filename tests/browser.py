@@ -10,7 +10,7 @@ import pytest
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )  # fmt: skip
 
 
@@ -24,9 +24,9 @@ def chromium(*arguments: str, width: int = 1000, height: int = 900) -> str:
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=90).stdout
 
 
-def dom(page: Path) -> str:
-    """The page's DOM after loading."""
-    return chromium("--dump-dom", page.as_uri())
+def dom(page: Path | str, *more: str) -> str:
+    """The DOM of a file, or of an address on this machine, after loading."""
+    return chromium("--dump-dom", *more, page if isinstance(page, str) else page.as_uri())
 
 
 def screenshot(page: Path, to: Path, *more: str) -> bytes:

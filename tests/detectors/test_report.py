@@ -40,7 +40,7 @@ def test_a_report_shows_our_verdict_and_loads_nothing(
 ) -> None:
     topics.create(kafka, (*shared_topics(prefix, PARTITIONS), *group_topics(prefix, PARTITIONS, GROUP)))
     token = tmp_path / "token"
-    token.write_text("open sesame")
+    token.write_text("sesame")
     rng, seq = np.random.default_rng(1), 0
     with detector(kafka, prefix, profiles, "all", "--token-file", str(token)) as running:
         address = running.address  # type: ignore[attr-defined]
@@ -51,25 +51,27 @@ def test_a_report_shows_our_verdict_and_loads_nothing(
             time.sleep(2.1)
         until(lambda: any(one["state"] == "drift" for one in models(address)), 60)
         (one,) = models(address)
-        seen = ask(address, f"/api/v1/models/{one['key']}", "open sesame").json()["timeline"][-1]
-        answer = ask(address, f"/page/{one['key']}/{seen['last']}/report", "open sesame")
+        seen = ask(address, f"/api/v1/models/{one['key']}", "sesame").json()["timeline"][-1]
+        answer = ask(address, f"/page/{one['key']}/{seen['last']}/report", "sesame")
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-security-policy"] == POLICY
+        where = f"http://anyone:{token.read_text()}@{address}/page/{one['key']}/{seen['last']}/report"
+        under_policy = browser.dom(where, "--virtual-time-budget=8000")
         began = time.monotonic()
-        assert ask(address, f"/page/{one['key']}/{seen['last']}/report", "open sesame").text == answer.text
+        assert ask(address, f"/page/{one['key']}/{seen['last']}/report", "sesame").text == answer.text
         assert time.monotonic() - began < 2  # kept, not made again
     page = tmp_path / "report.html"
     page.write_text(answer.text)
-    shown = browser.dom(page)  # cut off from any network
-    for word in ("age", "income", "city", "ServeLens verdict"):
-        assert word in shown
+    for shown in (under_policy, browser.dom(page)):  # as it is served, and from a file; cut off from any network
+        for word in ("age", "income", "city", "Data drift detected", "ServeLens verdict", "svg"):
+            assert word in shown
     for scheme in ((), ("--blink-settings=preferredColorScheme=0",)):
         shot = browser.screenshot(page, tmp_path / f"report{len(scheme)}.png", "--virtual-time-budget=8000", *scheme)
         assert len(shot) > 20_000
 
 
 def models(address: str) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = ask(address, "/api/v1/models", "open sesame").json().get("models", [])
+    found: list[dict[str, str]] = ask(address, "/api/v1/models", "sesame").json().get("models", [])
     return found
 
 
