@@ -81,7 +81,7 @@ class Evaluation:
             self.unknown += 1
             return
         try:
-            pane = Pane.from_mapping(profile, mapping)
+            pane = Pane.seal(profile, mapping)
         except PayloadError:
             self.unknown += 1
             return

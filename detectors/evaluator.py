@@ -25,6 +25,7 @@ from servelens.io.kafka import consumer, partition_count, producer
 
 log = logging.getLogger(__name__)
 
+FETCH: Final = 8 << 20  # bytes of a partition at once: a restart reads far behind
 SNAPSHOT_SECONDS: Final = 10.0
 SNAPSHOT_SHARE: Final = 0.05  # of the time may go into snapshots: those of many models are made less often
 SEND_TIMEOUT: Final = 30.0  # seconds
@@ -56,7 +57,7 @@ class Evaluator:
     def run(self) -> None:
         """Restore, then follow; ConfigError if the topics do not fit."""
         kafka, topics, group = self.settings.kafka, self.settings.topics, self.settings.group
-        self.logs: KafkaConsumer = consumer(kafka, fetch_max_wait_ms=50)
+        self.logs: KafkaConsumer = consumer(kafka, fetch_max_wait_ms=50, max_partition_fetch_bytes=FETCH)
         self.follower = Follower(kafka, topics.profiles, self.book, self.clock)
         self.follower.refresh()
         self.out: KafkaProducer = producer(kafka, linger_ms=0)

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from detectors.book import Book
 from detectors.ownership import Batch
 from detectors.pairing import Pairing
@@ -53,11 +56,15 @@ class Letter:
 
 @dataclass(slots=True)
 class _Group:
-    """Tables of one profile, revision, slot and set of columns, counted together when the batch is closed."""
+    """Tables of one profile, revision and slot, with predictions or all without, counted when the batch is closed.
+
+    Inputs and predictions lie apart until then, so that those of one-row requests are joined as whole arrays.
+    """
 
     profile: Profile
     identity: ModelIdentity
-    tables: list[Table] = field(default_factory=list)
+    inputs: list[Table] = field(default_factory=list)
+    predictions: list[Table] = field(default_factory=list)
     exchanges: int = 0
     counters: Counter[str] = field(default_factory=Counter)
 
@@ -72,7 +79,7 @@ class Intake:
         self._restart()
 
     def _restart(self) -> None:
-        self._groups: dict[tuple[str, str, int, tuple[str, ...]], _Group] = {}
+        self._groups: dict[tuple[str, str, int, bool], _Group] = {}
         self._touched: set[str] = set()
         self._accounting: list[Mapping[str, Any]] = []
         self.letters: list[Letter] = []
@@ -141,35 +148,41 @@ class Intake:
             return "failed"
         revision = exchange.identity.revision
         try:
-            table = table_of(profiles[0].model, exchange)
+            tables = tables_of(profiles[0].model, exchange)
         except PayloadError as error:
-            self._group(profiles[0], revision, slot, ()).counters[counter_of(error.reason)] += 1
+            self._group(profiles[0], revision, slot, answered=False).counters[counter_of(error.reason)] += 1
             raise
         for profile in profiles:
-            self._add(profile, revision, slot, table, record)
+            self._add(profile, revision, slot, tables, record)
         return "counted"
 
-    def _group(self, profile: Profile, revision: str, slot: int, columns: tuple[str, ...]) -> _Group:
-        found = self._groups.get((profile.digest, revision, slot, columns))
+    def _group(self, profile: Profile, revision: str, slot: int, *, answered: bool) -> _Group:
+        key = (profile.digest, revision, slot, answered)
+        found = self._groups.get(key)
         if found is None:
             identity = replace(profile.identity, revision=profile.identity.revision or revision)
-            found = self._groups[profile.digest, revision, slot, columns] = _Group(profile, identity)
+            found = self._groups[key] = _Group(profile, identity)
         return found
 
-    def _add(self, profile: Profile, revision: str, slot: int, table: Table, record: PayloadRecord) -> None:
-        """Count a table for one profile: all of it, or the rows of its segment."""
+    def _add(
+        self, profile: Profile, revision: str, slot: int, tables: tuple[Table, Table | None], record: PayloadRecord
+    ) -> None:
+        """Count an exchange for one profile: all of it, or the rows of its segment."""
+        inputs, predictions = tables
         if profile.segment is not None:
-            mask = profile.segment.rows(table)
-            table = Table({name: values[mask] for name, values in table.columns.items()}, int(mask.sum()))
-            if not table.rows:
+            mask = profile.segment.rows(inputs)
+            inputs, predictions = _of(inputs, mask), None if predictions is None else _of(predictions, mask)
+            if not inputs.rows:
                 return
-        group = self._group(profile, revision, slot, tuple(table.columns))
-        group.tables.append(table)
+        group = self._group(profile, revision, slot, answered=predictions is not None)
+        group.inputs.append(inputs)
+        if predictions is not None:
+            group.predictions.append(predictions)
         group.exchanges += 1
         if record.timestamp_type != LOG_APPEND_TIME:
             group.counters["producer_time"] += 1
         if profile.season:
-            group.counters[f"{SEASON}{season_of(profile.season, slot * self._slot_seconds * US)}"] += table.rows
+            group.counters[f"{SEASON}{season_of(profile.season, slot * self._slot_seconds * US)}"] += inputs.rows
 
     def close(self, hi: int, gaps: tuple[tuple[int, int], ...] = ()) -> Batch:
         """The batch up to offset `hi`, out; the intake is empty afterwards, but for halves that wait."""
@@ -177,7 +190,7 @@ class Intake:
         for (digest, revision, slot, _), group in self._groups.items():
             pane = Pane.of(
                 group.profile,
-                concat(group.tables),
+                joined(concat(group.inputs), concat(group.predictions) if group.predictions else None),
                 slot=slot,
                 identity=group.identity,
                 exchanges=group.exchanges,
@@ -202,8 +215,8 @@ def succeeded(exchange: Exchange) -> bool:
     return exchange.status == 200 or (exchange.status is None and not exchange.tapid)
 
 
-def table_of(model: ModelSchema, exchange: Exchange) -> Table:
-    """The rows of an exchange, inputs and predictions; PayloadError says why there are none."""
+def tables_of(model: ModelSchema, exchange: Exchange) -> tuple[Table, Table | None]:
+    """The inputs of an exchange and, where it has an answer, the predictions; PayloadError says why there are none."""
     request, response = _body(exchange.request, "request"), _body(exchange.response, "response")
     decoded = rows.decode_exchange_bodies(
         model,
@@ -213,10 +226,23 @@ def table_of(model: ModelSchema, exchange: Exchange) -> Table:
         request_header_length=exchange.request.header_length if exchange.request else None,
         response_header_length=exchange.response.header_length if exchange.response else None,
     )
-    inputs, predictions = decoded.inputs, decoded.predictions
-    if inputs is None:
+    if decoded.inputs is None:
         raise PayloadError("request", "no body to count rows of", reason="empty")
+    return decoded.inputs, decoded.predictions
+
+
+def table_of(model: ModelSchema, exchange: Exchange) -> Table:
+    """Both as one table."""
+    return joined(*tables_of(model, exchange))
+
+
+def joined(inputs: Table, predictions: Table | None) -> Table:
+    """Inputs and predictions side by side."""
     return inputs if predictions is None else Table({**inputs.columns, **predictions.columns}, inputs.rows)
+
+
+def _of(table: Table, mask: NDArray[np.bool_]) -> Table:
+    return Table({name: values[mask] for name, values in table.columns.items()}, int(mask.sum()))
 
 
 def _body(half: Half | None, side: str) -> bytes | None:

@@ -5,13 +5,14 @@ worker (`Pane.of`), read back from the log by the evaluator (`from_mapping`, whi
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Final
 
 import numpy as np
 
+from detectors import runs
 from detectors.bins import Counts
 from detectors.profile import Profile
 from servelens.contract.errors import PayloadError
@@ -24,6 +25,7 @@ REJECTED: Final = ("unreadable", "wrong_schema", "wrong_type")
 SEASON: Final = "season_"  # with a number behind it, the counter of the rows of a season
 LARGEST: Final = 2**48  # of any count: so many sums of such panes stay within int64
 _KINDS: Final = (np.uint8, np.uint16, np.uint32, np.int64)
+_NONE: Final = np.zeros(0, np.int64)
 _COUNTER_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 
@@ -32,7 +34,8 @@ class Pane:
     """Counts for (identity, profile, event-time slots [first, end)).
 
     `counts`: (profile.width,) int64, all columns one behind the other. `rows`: model inputs counted; `exchanges`:
-    requests they came in. `counters`: what else was met, by name: late, undecodable ...
+    requests they came in. `counters`: what else was met, by name: late, undecodable ... `sealed`: the counts as they
+    came, not yet looked at; then `counts` is empty.
     """
 
     profile: Profile
@@ -42,6 +45,7 @@ class Pane:
     rows: int = 0
     exchanges: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
+    sealed: Sequence[Any] | None = None
 
     @classmethod
     def empty(cls, profile: Profile, identity: ModelIdentity, slots: tuple[int, int]) -> "Pane":
@@ -115,12 +119,7 @@ class Pane:
         )
 
     def to_mapping(self) -> dict[str, Any]:
-        """JSON form, equal for equal panes: of each column only the bins that hold something, as [bins, counts]."""
-        columns = {}
-        for column, seen in zip(self.profile.columns, self.split(), strict=True):
-            held = np.flatnonzero(seen)
-            if len(held):
-                columns[column.name] = [held.tolist(), seen[held].tolist()]
+        """JSON form, equal for equal panes."""
         return {
             "identity": self.identity.labels(),
             "profile": self.profile.digest,
@@ -128,24 +127,38 @@ class Pane:
             "rows": self.rows,
             "exchanges": self.exchanges,
             "counters": dict(sorted(self.counters.items())),
-            "columns": columns,
+            "counts": runs.encode(self.counts) if self.sealed is None else list(self.sealed),
         }
 
     @classmethod
     def from_mapping(cls, profile: Profile, mapping: Mapping[str, Any]) -> "Pane":
         """The inverse of `to_mapping`; PayloadError, naming the field, for what is no pane of this profile."""
+        return cls.seal(profile, mapping).opened()
+
+    @classmethod
+    def seal(cls, profile: Profile, mapping: Mapping[str, Any]) -> "Pane":
+        """The same, with the counts as they came: for those that wait for a cut, which opens them."""
         if mapping.get("profile") != profile.digest:
             raise PayloadError("pane.profile", "it was counted on another profile", reason="profile")
-        rows = _count(mapping, "rows")
         return cls(
             profile,
             _identity(mapping),
             _slots(mapping),
-            _columns(profile, mapping, rows),
-            rows,
+            _NONE,
+            _count(mapping, "rows"),
             _count(mapping, "exchanges"),
             _counters(mapping),
+            () if mapping.get("counts") is None else mapping["counts"],
         )
+
+    def opened(self) -> "Pane":
+        """With its counts; PayloadError for counts that are none of this profile's."""
+        if self.sealed is None:
+            return self
+        counts = runs.decode(self.sealed, self.profile.width, LARGEST)
+        if self.profile.columns and int(np.add.reduceat(counts, self.profile.starts).max()) > self.rows:
+            raise PayloadError("pane.counts", f"a column has more than the pane's {self.rows} rows")
+        return replace(self, counts=counts, sealed=None)
 
     def packed(self) -> "Pane":
         """The same in the narrowest integers that hold it, a quarter of the memory: for those that are kept."""
@@ -191,33 +204,3 @@ def _counters(mapping: Mapping[str, Any]) -> dict[str, int]:
         if not isinstance(name, str) or not _COUNTER_NAME.fullmatch(name):
             raise PayloadError("pane.counters", "a name is not lowercase letters, digits and underscores")
     return {name: _count(counters, name, "pane.counters") for name in sorted(counters)}
-
-
-def _columns(profile: Profile, mapping: Mapping[str, Any], rows: int) -> Counts:
-    """(profile.width,) counts from the sparse columns."""
-    columns = mapping.get("columns")
-    if not isinstance(columns, Mapping):
-        raise PayloadError("pane.columns", "expected an object of columns")
-    counts = np.zeros(profile.width, np.int64)
-    for name, sparse in columns.items():
-        at = profile.position.get(name)
-        if at is None:
-            raise PayloadError("pane.columns", f"the profile has no column {name!r:.80}", reason="unknown_column")
-        counts[profile.slices[at]] = _dense(f"pane.columns.{name}", sparse, profile.columns[at].bins.size, rows)
-    return counts
-
-
-def _dense(field_name: str, sparse: object, size: int, rows: int) -> Counts:
-    """(size,) counts from [bins, counts]."""
-    if not isinstance(sparse, list | tuple) or len(sparse) != 2 or not all(isinstance(half, list) for half in sparse):
-        raise PayloadError(field_name, "expected [bins, counts]")
-    numbers, held = sparse
-    if len(numbers) != len(held) or {type(value) for value in (*numbers, *held)} - {int}:
-        raise PayloadError(field_name, "expected as many integer counts as bins")
-    if any(low >= high for low, high in zip([-1, *numbers], [*numbers, size], strict=True)):
-        raise PayloadError(field_name, f"bin numbers must rise and lie between 0 and {size - 1}", reason="wrong_bin")
-    if min(held, default=1) < 1 or sum(held) > rows:
-        raise PayloadError(field_name, f"counts must be positive and at most the pane's {rows} rows together")
-    dense = np.zeros(size, np.int64)
-    dense[numbers] = held
-    return dense

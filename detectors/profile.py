@@ -77,11 +77,13 @@ class Profile:
     series: tuple[str, ...] = ()
     digest: str = field(init=False)
     slices: tuple[slice, ...] = field(init=False, repr=False)
+    starts: NDArray[np.intp] = field(init=False, repr=False)
     position: Mapping[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         ends = np.cumsum([0, *(column.bins.size for column in self.columns)]).tolist()
         object.__setattr__(self, "slices", tuple(slice(*ends) for ends in pairwise(ends)))
+        object.__setattr__(self, "starts", np.array(ends[:-1], np.intp))
         object.__setattr__(self, "position", {column.name: at for at, column in enumerate(self.columns)})
         object.__setattr__(self, "digest", canonical_digest(self.to_mapping()))
 
@@ -152,6 +154,9 @@ def build_profile(
     lacks or a choice that does not fit.
     """
     choices = choices or Choices()
+    if choices.segment is not None and choices.segment.column not in schema.names:
+        problem = f"there is no column {choices.segment.column}"
+        raise ConfigError("--segment", problem, "Name a feature of model.yaml.")
     table, of_season = _chosen_rows(table, choices)
     if table.rows < FEWEST_ROWS:
         raise ConfigError(

@@ -6,6 +6,7 @@ has read; the recorded cut then says it to all, with the panes offsets it rests 
 panes: those of its slots below its offsets. What comes after is late.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,10 @@ from typing import Any
 from detectors.journal import Cut
 from detectors.pane import Pane, total
 from detectors.profile import Profile
+from servelens.contract.errors import PayloadError
 from servelens.contract.identity import ModelIdentity
+
+log = logging.getLogger(__name__)
 
 Offsets = Mapping[int, int]  # panes partition → first offset not read
 
@@ -145,7 +149,7 @@ class OpenWindows:
         for identity in sorted({piece.pane.identity for piece in (*inside, *late)}):
             mine = [piece for piece in inside if piece.pane.identity == identity]
             mine.sort(key=lambda piece: (piece.partition, piece.offset))
-            window = total(piece.pane for piece in mine) if mine else Pane.empty(self.profile, identity, cut.slots)
+            window = _sum(mine) or Pane.empty(self.profile, identity, cut.slots)
             behind = sum(piece.pane.rows for piece in late if piece.pane.identity == identity)
             found[identity] = Taken(window, behind, _pointers(mine))
         return found
@@ -164,9 +168,20 @@ class OpenWindows:
         """The windows a snapshot holds."""
 
         def pieces(rows: Sequence[Sequence[Any]]) -> list[Piece]:
-            return [Piece(p, at, Pane.from_mapping(profile, pane), (s[0], s[1], s[2])) for p, at, pane, s in rows]
+            return [Piece(p, at, Pane.seal(profile, pane), (s[0], s[1], s[2])) for p, at, pane, s in rows]
 
         return cls(profile, state["first"], pieces(state["pieces"]), pieces(state["late"]), dict(state["offsets"]))
+
+
+def _sum(pieces: Iterable[Piece]) -> Pane | None:
+    """The panes' sum; those whose counts are none of their profile's are left out, as everyone does."""
+    opened = []
+    for piece in pieces:
+        try:
+            opened.append(piece.pane.opened())
+        except PayloadError as error:
+            log.warning("a pane is damaged", extra={"partition": piece.partition, "error": str(error)})
+    return total(opened) if opened else None
 
 
 def _pointers(pieces: Iterable[Piece]) -> dict[str, dict[str, tuple[int, int]]]:

@@ -3,7 +3,7 @@
 The recorder encodes, the detector's worker decodes; the shipper in between moves records without looking inside.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from servelens.contract.events import (
 from servelens.contract.identity import ModelIdentity
 from servelens.contract.times import rfc3339, unix_us
 
-Headers = Iterable[tuple[str, bytes | None]]
+Headers = Collection[tuple[str, bytes | None]]
 JSON_TYPE: Final = "application/json"
 MAX_HEADERS: Final = 64
 
@@ -100,11 +100,24 @@ def accounting_record(accounting: Accounting) -> Record:
 
 def read_headers(headers: Headers) -> tuple[dict[str, str], str]:
     """Kafka headers to attributes (without `ce_`) and the content type; other headers are left out."""
+    if len(headers) > MAX_HEADERS:
+        raise PayloadError("headers", f"more than {MAX_HEADERS}", reason="too_large")
+    plain = dict(headers)
+    content_type = plain.get("content-type")
+    try:  # nearly every record: names as we write them, text that is UTF-8
+        if content_type is not None and None not in plain.values():
+            found = {name[3:]: raw.decode() for name, raw in plain.items() if raw is not None and name[:3] == "ce_"}
+            return found, content_type.decode()
+    except UnicodeDecodeError:
+        pass
+    return _read_oddly(headers)
+
+
+def _read_oddly(headers: Headers) -> tuple[dict[str, str], str]:
+    """The same one by one: absent values are left out, and the header that is not UTF-8 is named."""
     found: dict[str, str] = {}
     content_type = ""
-    for count, (name, raw) in enumerate(headers):
-        if count >= MAX_HEADERS:
-            raise PayloadError("headers", f"more than {MAX_HEADERS}", reason="too_large")
+    for name, raw in headers:
         try:
             if name.startswith("ce_") and raw is not None:
                 found[name[3:]] = raw.decode()
