@@ -5,7 +5,7 @@ worker (`Pane.of`), read back from the log by the evaluator (`from_mapping`, whi
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Final
@@ -45,7 +45,7 @@ class Pane:
     rows: int = 0
     exchanges: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
-    sealed: Sequence[Any] | None = None
+    sealed: Any = None
 
     @classmethod
     def empty(cls, profile: Profile, identity: ModelIdentity, slots: tuple[int, int]) -> "Pane":
@@ -127,7 +127,7 @@ class Pane:
             "rows": self.rows,
             "exchanges": self.exchanges,
             "counters": dict(sorted(self.counters.items())),
-            "counts": runs.encode(self.counts) if self.sealed is None else list(self.sealed),
+            "counts": runs.encode(self.counts) if self.sealed is None else self.sealed,
         }
 
     @classmethod
@@ -148,7 +148,7 @@ class Pane:
             _count(mapping, "rows"),
             _count(mapping, "exchanges"),
             _counters(mapping),
-            () if mapping.get("counts") is None else mapping["counts"],
+            (mapping.get("counts"),) if mapping.get("counts") is None else mapping["counts"],
         )
 
     def opened(self) -> "Pane":
