@@ -161,6 +161,12 @@ def build() -> grafana.Dashboard:
                     {"partition {{partition}}": aggregate("max", "servelens_detector_lag_records", by=("partition",))},
                 ),
                 timeseries(
+                    "Not yet judged",
+                    "Entries of the panes logs and the journal that the evaluator has not read; falls after a restart.",
+                    "short",
+                    {"entries": aggregate("max", "servelens_evaluator_lag_entries")},
+                ),
+                timeseries(
                     "Active evaluators",
                     "One, and one only, holds the lease of a group.",
                     "short",
@@ -168,7 +174,7 @@ def build() -> grafana.Dashboard:
                 ),
                 timeseries(
                     "Verdicts by state",
-                    "Verdict events published, by the worst column of each.",
+                    "Windows judged, by the worst column of each.",
                     "ops",
                     {"{{state}}": rate("servelens_verdicts_total", by=("state",))},
                     stacked=True,

@@ -20,6 +20,7 @@ from detectors.evaluation import Evaluation
 from detectors.evaluator import Evaluator
 from detectors.reporting import POLICY as REPORT_POLICY
 from detectors.reporting import Job, Reports
+from detectors.verdict_schema import VERDICT_SCHEMA
 from servelens.contract.errors import Forbidden, NotFound
 from servelens.io.http import json_response
 
@@ -41,6 +42,7 @@ class Api:
             "/page/{key}/{last:int}": lambda state, asked: drawing.window(view.window(state, *_window(asked))),
         }
         answers: dict[str, Look] = {
+            "/api/v1/verdict-schema": lambda _state, _asked: VERDICT_SCHEMA,
             "/api/v1/models": lambda state, _: {"models": view.models(state)},
             "/api/v1/models/{key}": lambda state, asked: view.model(state, asked.path_params["key"]),
             "/api/v1/models/{key}/windows/{last:int}": lambda state, asked: view.window(state, *_window(asked)),

@@ -4,9 +4,10 @@ I/O and words; what a profile is stands in `profile`. Called by `servelens profi
 """
 
 import hashlib
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import Progress
@@ -16,15 +17,18 @@ from detectors import activation, stretch
 from detectors.difference import differences
 from detectors.profile import Choices, Profile, Segment, build_profile
 from detectors.profile_file import read_profile, write_profile
-from detectors.seasons import season_of
+from detectors.seasons import COUNTS, season_of
 from servelens.contract.errors import ConfigError
 from servelens.contract.schema import ModelSchema, parse_model
 from servelens.contract.table import Table
 from servelens.contract.times import rfc3339
 from servelens.contract.topics import Topics
-from servelens.io.kafka import partition_count, producer
+from servelens.io.kafka import producer
 from servelens.io.kafka_settings import KafkaSettings
 from servelens.io.tables import read_table, read_times
+from servelens.io.topics import partition_counts
+
+SEND_TIMEOUT: Final = 30.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ def build_from_topic(
 def _build(
     table: Table, model: ModelSchema, provenance: dict[str, str], out: Path, asked: Asked, times: Any | None
 ) -> Profile:
+    if asked.season and asked.season not in COUNTS:
+        raise ConfigError("--season", f"{asked.season!r} is none", f"Use one of {', '.join(COUNTS)}.")
     choices = Choices(
         season=asked.season,
         season_of_row=season_of(asked.season, times) if asked.season and times is not None else None,
@@ -148,13 +154,10 @@ def activate(path: Path, kafka: KafkaSettings, prefix: str, from_us: int, now_us
     if from_us - now_us < activation.NOTICE * 1_000_000:
         remedy = f"Give a moment {activation.NOTICE:.0f} s ahead or more: every worker must have heard of it."
         raise ConfigError("--at", f"{rfc3339(from_us)} is too near", remedy)
-    client = producer(kafka)
-    try:
-        if not partition_count(client, topic):
-            raise ConfigError("--topic-prefix", f"there is no topic {topic}", "Run: servelens topics apply")
+    if not partition_counts(kafka, [topic])[topic]:
+        raise ConfigError("--topic-prefix", f"there is no topic {topic}", "Run: servelens topics apply")
+    with closing(producer(kafka)) as client:
         for key, value in activation.records(profile, from_us):
-            client.send(topic, key=key, value=value, partition=0).get(30)
-    finally:
-        client.close()
+            client.send(topic, key=key, value=value, partition=0).get(SEND_TIMEOUT)
     Console().print(f"{profile.digest[:12]} counts {profile.identity} from {rfc3339(from_us)} on")
     return profile

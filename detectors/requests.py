@@ -24,6 +24,7 @@ COUNTERS: Final[Mapping[str, str]] = {
     "wrong_length": "wrong_schema",
     "malformed": "wrong_schema",
     "not_json": "wrong_schema",
+    "not_utf8": "wrong_schema",
     "duplicate_key": "wrong_schema",
     "non_finite": "wrong_type",
     "out_of_range": "wrong_type",

@@ -21,7 +21,7 @@ from servelens.contract.identity import ModelIdentity
 from servelens.contract.schema import ModelSchema
 from servelens.contract.table import Table, concat
 from servelens.contract.times import US
-from servelens.io.kafka import consumer, partition_count
+from servelens.io.kafka import consumer, end_of, partition_count
 from servelens.io.kafka_settings import KafkaSettings
 
 MOST_ROWS: Final = 1_000_000
@@ -58,13 +58,20 @@ def between(kafka: KafkaSettings, topic: str, from_us: int, to_us: int) -> Spans
         places = [TopicPartition(topic, at) for at in range(partition_count(client, topic))]
         if not places:
             raise ConfigError("--topic-prefix", f"there is no topic {topic}", "Name the prefix the logger writes to.")
-        ends = client.end_offsets(places)
+        starts = client.beginning_offsets(places)
         firsts, lasts = (client.offsets_for_times(dict.fromkeys(places, moment // 1000)) for moment in (from_us, to_us))
+    return {
+        where.partition: (
+            _offset(firsts[where], starts[where]),
+            _offset(lasts[where], None) or end_of(kafka, topic, where.partition),
+        )
+        for where in places
+    }
 
-        def offset(found: Any, where: TopicPartition) -> int:
-            return int(ends[where]) if found[where] is None else int(found[where].offset)
 
-        return {where.partition: (offset(firsts, where), offset(lasts, where)) for where in places}
+def _offset(found: Any, otherwise: Any) -> Any:
+    """The offset found for a time; `otherwise` where there is none, or the broker (the embedded one) keeps no times."""
+    return otherwise if found is None or found.timestamp < 0 else int(found.offset)
 
 
 def read(

@@ -101,7 +101,7 @@ _ROWS: Final = (
     Metric("servelens_drift_pvalue", "gauge", COLUMN, "Conditional p-value of the newest window."),
     Metric("servelens_min_detectable_effect", "gauge", COLUMN, "Smallest effect this window could have shown."),
     Metric("servelens_design_effect", "gauge", COLUMN, "Variance inflation of the reference by autocorrelation."),
-    Metric("servelens_verdicts_total", "counter", (*MODEL, "state"), "Verdicts published, by the worst column state."),
+    Metric("servelens_verdicts_total", "counter", (*MODEL, "state"), "Verdicts reached, by the worst column state."),
     # Explainer: identity of the model that is explained.
     Metric(
         "servelens_explanations_total",

@@ -6,13 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import drift_samples
+import jsonschema
 import numpy as np
+import orjson
 import pytest
 
+from detectors import publish
 from detectors.pane import Pane
 from detectors.profile import Profile
 from detectors.statistics import Settings
 from detectors.verdict import Circumstances
+from detectors.verdict_schema import VERDICT_SCHEMA
 from detectors.watched import REMEMBERED, Watched
 from detectors.windows import Taken
 
@@ -44,6 +48,21 @@ def test_a_verdict_is_told_when_something_changes_and_once_a_heartbeat() -> None
     watched, rng = Watched.start(PROFILE), np.random.default_rng(1)
     told = [judged(watched, taken(rng, v1=1000), number, heartbeat_slots=60)[0][1] for number in range(14)]
     assert told == [True, *[False] * 5, True, *[False] * 5, True, False]
+
+
+def test_every_verdict_is_what_the_schema_says() -> None:
+    validator = jsonschema.Draft202012Validator(VERDICT_SCHEMA)
+    validator.check_schema(VERDICT_SCHEMA)
+    watched, windows = Watched.start(PROFILE), canary(np.random.default_rng(8), 1.0)
+    said = [one for number in range(20) for one, _ in judged(watched, next(windows), number, coverage=0.5)]
+    said += [one for one, _ in judged(watched, taken(np.random.default_rng(9), stable=30), 20, previous="a" * 64)]
+    for one in said:
+        record = orjson.loads(publish.event(one).value)
+        validator.validate(record)
+        assert not list(validator.iter_errors(one))
+    assert {one["state"] for one in said} >= {"ok", "drift", "insufficient"}
+    with pytest.raises(jsonschema.ValidationError):
+        validator.validate({**said[0], "more": 1})
 
 
 def test_a_change_is_told_at_once() -> None:
