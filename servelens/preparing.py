@@ -15,6 +15,7 @@ from servelens.options import (
     Prefix,
     SaslMechanism,
     SaslPassword,
+    SaslToken,
     SaslUser,
     Security,
     kafka_settings,
@@ -50,6 +51,7 @@ def topics_apply(
     sasl_mechanism: SaslMechanism = None,
     sasl_username: SaslUser = None,
     sasl_password_file: SaslPassword = None,
+    sasl_token_file: SaslToken = None,
 ) -> None:
     """Create the topics that are missing, then check them all."""
     from servelens.io import topics
@@ -76,6 +78,7 @@ def topics_check(
     sasl_mechanism: SaslMechanism = None,
     sasl_username: SaslUser = None,
     sasl_password_file: SaslPassword = None,
+    sasl_token_file: SaslToken = None,
 ) -> None:
     """Compare the topics with what the suite needs; exit 1 if one is missing or wrong."""
     from servelens.io import topics

@@ -4,7 +4,9 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -12,6 +14,7 @@ import typer
 from servelens import options
 from servelens.cli import app
 from servelens.contract.errors import ConfigError
+from servelens.io.kafka_settings import FLAGS, KafkaSettings
 
 ROOT = typer.main.get_command(app)
 DETECTOR = ["detector", "--kafka", "h:1", "--group", "g", "--profiles", "p"]
@@ -118,3 +121,24 @@ def test_the_start_up_line_is_the_first_of_stdout_and_says_the_chosen_ports(tmp_
         assert process.wait(30) == 0
     assert set(line) == {"listening", "admin"}
     assert all(int(address.rpartition(":")[2]) > 0 for address in line.values())
+
+
+def commands(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if not getattr(node, "commands", None):
+        yield path, node
+    for name, child in getattr(node, "commands", {}).items():
+        yield from commands(child, (*path, name))
+
+
+def test_every_command_that_speaks_to_kafka_takes_all_of_its_flags() -> None:
+    found = {path: {option for one in command.params for option in one.opts} for path, command in commands(ROOT)}
+    speaking = {path: flags for path, flags in found.items() if "--kafka-security" in flags}
+    assert len(speaking) >= 8
+    for path, flags in speaking.items():
+        assert set(FLAGS) <= flags, path
+
+
+def test_topics_are_made_and_checked_from_the_command_line(kafka: KafkaSettings, prefix: str) -> None:
+    words = ["--kafka", kafka.bootstrap, "--topic-prefix", prefix, "--group", "g"]
+    assert options.run(ROOT, ["topics", "apply", *words], {}) == 0
+    assert options.run(ROOT, ["topics", "check", *words, "--partitions", "3"], {}) == 1

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import logging
 import random
 import shutil
 import signal
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="a minute and a half instead of six")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
+    logging.getLogger("servelens").setLevel(logging.ERROR)  # deaths are what this is about
     console, folder = Console(width=150), Path(tempfile.mkdtemp(prefix="servelens-proof-"))
     stack, rng = Stack(folder), random.Random(asked.seed)
     try:

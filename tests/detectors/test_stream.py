@@ -43,6 +43,13 @@ def stream(any_kafka: KafkaSettings, prefix: str) -> KafkaSettings:
     return any_kafka
 
 
+@pytest.fixture
+def embedded(kafka: KafkaSettings, prefix: str) -> KafkaSettings:
+    """The embedded broker's alone; Apache Kafka is what the crash proof runs on."""
+    topics.create(kafka, (*shared_topics(prefix, PARTITIONS), *group_topics(prefix, PARTITIONS, GROUP)))
+    return kafka
+
+
 def test_a_shift_becomes_a_verdict_with_the_right_column(
     stream: KafkaSettings, prefix: str, profiles: Path, exchange_record: Callable[..., Record]
 ) -> None:
@@ -66,49 +73,49 @@ def test_a_shift_becomes_a_verdict_with_the_right_column(
 
 @pytest.mark.slow
 def test_kills_and_zombies_change_no_count(
-    stream: KafkaSettings, prefix: str, profiles: Path, exchange_record: Callable[..., Record]
+    embedded: KafkaSettings, prefix: str, profiles: Path, exchange_record: Callable[..., Record]
 ) -> None:
     rng, chance = np.random.default_rng(2), random.Random(3)
     sent = 0
     for round_number in range(2):
         with (
-            detector(stream, prefix, profiles, "worker") as first,
-            detector(stream, prefix, profiles, "worker") as second,
+            detector(embedded, prefix, profiles, "worker") as first,
+            detector(embedded, prefix, profiles, "worker") as second,
         ):
             for _ in range(6):
                 made = burst(exchange_record, rng, 100, sent + 1, 0.0)
-                send(stream, Topics(prefix).payloads, made)
+                send(embedded, Topics(prefix).payloads, made)
                 sent += len(made)
                 time.sleep(chance.uniform(0.2, 0.8))
             if round_number % 2:
                 os.kill(first.pid, signal.SIGSTOP)  # longer than the session: the other takes over, then it wakes
-                wait_for_rows(stream, prefix, sent * ROWS)
+                wait_for_rows(embedded, prefix, sent * ROWS)
                 os.kill(first.pid, signal.SIGCONT)
                 time.sleep(1)
             else:
                 second.kill()
-    with detector(stream, prefix, profiles, "worker"):
-        wait_for_rows(stream, prefix, sent * ROWS)
+    with detector(embedded, prefix, profiles, "worker"):
+        wait_for_rows(embedded, prefix, sent * ROWS)
         time.sleep(1)
-    assert accepted_rows(stream, prefix) == sent * ROWS
+    assert accepted_rows(embedded, prefix) == sent * ROWS
 
 
 def test_the_verdicts_of_a_killed_evaluator_are_those_of_its_successor(
-    stream: KafkaSettings, prefix: str, profiles: Path, exchange_record: Callable[..., Record]
+    embedded: KafkaSettings, prefix: str, profiles: Path, exchange_record: Callable[..., Record]
 ) -> None:
     rng = np.random.default_rng(4)
     sent = 0
-    with detector(stream, prefix, profiles, "worker"):
+    with detector(embedded, prefix, profiles, "worker"):
         for _ in range(3):
-            with detector(stream, prefix, profiles, "evaluator"):
+            with detector(embedded, prefix, profiles, "evaluator"):
                 for _ in range(2):
                     made = burst(exchange_record, rng, 260, sent + 1, 0.0)
-                    send(stream, Topics(prefix).payloads, made)
+                    send(embedded, Topics(prefix).payloads, made)
                     sent += len(made)
                     time.sleep(2.5)
-        with detector(stream, prefix, profiles, "evaluator"):
-            until(lambda: len(verdicts(stream, prefix)) >= 4, 60)
-    found = sorted(verdicts(stream, prefix).values(), key=lambda verdict: verdict["slots"])  # type: ignore[arg-type,return-value]
+        with detector(embedded, prefix, profiles, "evaluator"):
+            until(lambda: len(verdicts(embedded, prefix)) >= 4, 60)
+    found = sorted(verdicts(embedded, prefix).values(), key=lambda verdict: verdict["slots"])  # type: ignore[arg-type,return-value]
     for earlier, later in pairwise(found):
         assert later["slots"][0] == earlier["slots"][1] + 1  # type: ignore[index]
     rows = [verdict["rows"] for verdict in found]
@@ -186,27 +193,27 @@ def test_a_topic_that_is_made_anew_under_a_running_worker_is_counted_from_its_be
 
 
 def test_an_announced_profile_takes_over_at_its_slot_and_both_are_named_around_it(
-    stream: KafkaSettings, prefix: str, profiles: Path, profile: Profile, model: ModelSchema,
+    embedded: KafkaSettings, prefix: str, profiles: Path, profile: Profile, model: ModelSchema,
     exchange_record: Callable[..., Record],
 ) -> None:  # fmt: skip
     """Without the command's notice, which is for clocks that differ: here one clock writes everything."""
     rng = np.random.default_rng(10)
     newer = build_profile(table_of(*rows_of(np.random.default_rng(99), 6000)), model, {"source": "newer"})
     moment = time.time_ns() // 1000 + 14 * US
-    with detector(stream, prefix, profiles, "worker"), detector(stream, prefix, profiles, "evaluator"):
-        client = producer(stream)
+    with detector(embedded, prefix, profiles, "worker"), detector(embedded, prefix, profiles, "evaluator"):
+        client = producer(embedded)
         for key, value in activation.records(newer, moment):
             client.send(Topics(prefix).profiles, key=key, value=value, partition=0)
         client.close()
         seq = 0
         while time.time_ns() // 1000 < moment + 14 * US:
             made = burst(exchange_record, rng, 60, seq + 1, 0.0)
-            send(stream, Topics(prefix).payloads, made)
+            send(embedded, Topics(prefix).payloads, made)
             seq += len(made)
             time.sleep(0.5)
-        until(lambda: newer.digest in {v["profile"] for v in verdicts(stream, prefix).values()}, 60)
-        wait_for_rows(stream, prefix, seq * ROWS)
-    said = sorted(verdicts(stream, prefix).values(), key=lambda verdict: str(verdict["slots"]))
+        until(lambda: newer.digest in {v["profile"] for v in verdicts(embedded, prefix).values()}, 60)
+        wait_for_rows(embedded, prefix, seq * ROWS)
+    said = sorted(verdicts(embedded, prefix).values(), key=lambda verdict: str(verdict["slots"]))
     digests = [verdict["profile"] for verdict in said]
     change = digests.index(newer.digest)
     assert set(digests[:change]) == {profile.digest}
@@ -214,4 +221,4 @@ def test_an_announced_profile_takes_over_at_its_slot_and_both_are_named_around_i
     assert said[change]["slots"][0] >= -(-moment // US)  # type: ignore[index]
     assert said[change - 1]["followingprofile"] == newer.digest
     assert said[change - 1]["slots"][1] == -(-moment // US) - 1  # type: ignore[index]
-    assert accepted_rows(stream, prefix) == seq * ROWS
+    assert accepted_rows(embedded, prefix) == seq * ROWS
