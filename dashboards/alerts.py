@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dashboards.overview import ERRORS, LOST
-from dashboards.promql import MODEL, SERVICE, aggregate, increase, quantile, rate, select, share
+from dashboards.promql import MODEL, SERVICE, aggregate, having, increase, quantile, rate, select, share
 
 GROUP: Final = "servelens"
 INTERVAL: Final = "30s"
@@ -65,7 +65,7 @@ ALERTS: Final[tuple[Alert, ...]] = (
         "ServeLensDrift",
         "warning",
         "0m",
-        f"{_now('max', 'servelens_drift_state', _COLUMN)} == 2",
+        having("servelens_drift_state", 2, _COLUMN, scoped=False),
         "drift",
         "A model's inputs or predictions differ from its reference.",
         f"{_ISVC}: column {{{{ $labels.column }}}} is in drift.",

@@ -7,7 +7,7 @@ import attr
 import grafanalib.core as grafana
 
 from dashboards.panels import DATASOURCE, Panel, attrs
-from dashboards.promql import select
+from dashboards.promql import having
 
 TAG: Final = "servelens"
 COLUMNS: Final = 24
@@ -92,7 +92,7 @@ def board(slug: str, title: str, question: str, metric: str, rows: Rows, drift: 
 
 
 def _drifting() -> dict[str, Any]:
-    expression = f"max by (namespace, inferenceservice, column) ({select('servelens_drift_state')}) == 2"
+    expression = having("servelens_drift_state", 2, ("namespace", "inferenceservice", "column"))
     return {
         "name": "Drift",
         "datasource": DATASOURCE,

@@ -3,16 +3,16 @@
 import grafanalib.core as grafana
 
 from dashboards.board import board
-from dashboards.overview import STATES
+from dashboards.overview import STATES, WORST_FIRST
 from dashboards.panels import GREEN, RED, YELLOW, Step, bars, stat, state_timeline, timeseries
-from dashboards.promql import SERVICE, aggregate, increase, rate, select
+from dashboards.promql import SERVICE, aggregate, first_of, increase, rate, select
 
 COLUMN = (*SERVICE, "column")
 
 
 def build() -> grafana.Dashboard:
     """The dashboard."""
-    worst = aggregate("max", "servelens_drift_state", by=COLUMN)
+    worst = first_of("servelens_drift_state", WORST_FIRST, COLUMN)
     effect = aggregate("max", "servelens_drift_effect", by=COLUMN)
     return board(
         "drift",
@@ -67,7 +67,7 @@ def build() -> grafana.Dashboard:
                 ),
                 state_timeline(
                     "State of each column",
-                    "ok, suspect (one window fired), drift (confirmed), recovering (quiet again, not yet for long).",
+                    "ok, suspect (one window fired), drift (confirmed), recovering (quiet), autocorrelated (blind).",
                     {"{{inferenceservice}} {{column}}": worst},
                     STATES,
                 ),

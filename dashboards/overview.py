@@ -6,9 +6,17 @@ import grafanalib.core as grafana
 
 from dashboards.board import board
 from dashboards.panels import GREEN, RED, YELLOW, Step, stat, state_timeline, table, timeseries
-from dashboards.promql import INTERVAL, SERVICE, aggregate, increase, mean, quantile, rate, share
+from dashboards.promql import INTERVAL, SERVICE, aggregate, first_of, having, increase, mean, quantile, rate, share
 
-STATES: Final = {0: ("ok", GREEN), 1: ("suspect", YELLOW), 2: ("drift", RED), 3: ("recovering", "light-blue")}
+STATES: Final = {
+    0: ("ok", GREEN),
+    1: ("suspect", YELLOW),
+    2: ("drift", RED),
+    3: ("recovering", "light-blue"),
+    4: ("insufficient", "text"),
+    5: ("autocorrelated", "purple"),
+}
+WORST_FIRST: Final = (2, 1, 3, 0, 5, 4)
 REQUESTS: Final = "servelens_requests_total"
 ERRORS: Final = 'code=~"5.."'
 LOST: Final = 'reason=~"over_budget|unparsable|spool_full|spool_lost|crash|refused"'
@@ -54,7 +62,7 @@ def build() -> grafana.Dashboard:
                     "Columns drifting",
                     "Columns whose inputs or predictions differ from the reference by now.",
                     "short",
-                    f"count({aggregate('max', 'servelens_drift_state', by=(*SERVICE, 'column'))} == 2) or vector(0)",
+                    f"count({having('servelens_drift_state', 2, (*SERVICE, 'column'))}) or vector(0)",
                     steps=[Step(GREEN), Step(RED, 1)],
                     decimals=0,
                 ),
@@ -78,7 +86,7 @@ def build() -> grafana.Dashboard:
                         ),
                         "Latency p95": quantile(0.95, "servelens_request_duration_seconds", by=SERVICE, over="5m"),
                         "Logged, not shipped": aggregate("sum", "servelens_logger_waiting", by=SERVICE),
-                        "Worst column": aggregate("max", "servelens_drift_state", by=SERVICE),
+                        "Worst column": first_of("servelens_drift_state", WORST_FIRST, SERVICE),
                         "Window coverage": aggregate("min", "servelens_window_coverage", by=SERVICE),
                         "Explanations": rate("servelens_explanations_total", by=SERVICE, over="5m"),
                     },
@@ -136,7 +144,7 @@ def build() -> grafana.Dashboard:
                 state_timeline(
                     "Worst column of each service",
                     "Drift of inputs or predictions against the reference; a verdict, not a p-value.",
-                    {"{{namespace}}/{{inferenceservice}}": aggregate("max", "servelens_drift_state", by=SERVICE)},
+                    {"{{namespace}}/{{inferenceservice}}": first_of("servelens_drift_state", WORST_FIRST, SERVICE)},
                     STATES,
                     width=12,
                 ),

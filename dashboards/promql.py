@@ -52,6 +52,16 @@ def aggregate(how: str, name: str, *matchers: str, by: Sequence[str] = (), scope
     return f"{how}{_by(name, by)} ({select(name, *matchers, scoped=scoped)})"
 
 
+def having(name: str, value: int, by: Sequence[str], scoped: bool = True) -> str:
+    """`max by (…)` of the series that have this value: what another series of the group has does not hide it."""
+    return f"max{_by(name, by)} ({select(name, scoped=scoped)} == {value})"
+
+
+def first_of(name: str, values: Sequence[int], by: Sequence[str]) -> str:
+    """The first of these values that any series of a group has."""
+    return " or ".join(having(name, value, by) for value in values)
+
+
 def rate(name: str, *matchers: str, by: Sequence[str] = (), over: str = INTERVAL, scoped: bool = True) -> str:
     """Sum of rates, a second."""
     return f"sum{_by(name, by)} (rate({select(name, *matchers, scoped=scoped)}[{over}]))"
