@@ -93,17 +93,19 @@ class Intake:
         except PayloadError:
             return
         if isinstance(event, Exchange):
-            self._pairing.offer(event)
+            self._pairing.offer(event, record)
 
     def take(self, record: PayloadRecord) -> None:
         """Count one record."""
         self.records += 1
+        self._pairing.joined = None
         try:
             result = self._take(record)
         except PayloadError as error:
             result = error.reason
             if result not in PASSED_OVER:
-                self.letters.append(Letter(record, error.reason, str(error)))
+                halves = (self._pairing.joined, record)  # one alone could never be counted when it is replayed
+                self.letters += [Letter(half, error.reason, str(error)) for half in halves if half is not None]
         self.results[result] += 1
 
     def _take(self, record: PayloadRecord) -> str:
@@ -113,7 +115,7 @@ class Intake:
         if isinstance(event, Accounting):
             self._account(event)
             return "accounting"
-        whole = self._pairing.offer(event)
+        whole = self._pairing.offer(event, record)
         return "half" if whole is None else self._count(whole, record)
 
     def _advance(self, tapid: str, seq: int) -> bool:

@@ -25,7 +25,6 @@ from servelens.contract.table import Table
 from servelens.io.kafka_settings import add_arguments, from_arguments
 
 MOST_ROWS: Final = 2000  # of the window shown; the verdict is on all of them
-MOST_COLUMNS: Final = 20  # those with the largest effects
 METHOD: Final = "servelens"
 
 

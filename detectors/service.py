@@ -15,7 +15,7 @@ from detectors.reporting import Reports
 from detectors.settings import DetectorSettings
 from detectors.worker import Worker
 from servelens import __version__
-from servelens.contract.errors import BrokerError, ServeLensError
+from servelens.contract.errors import BrokerError, ConfigError, ServeLensError
 from servelens.contract.metrics import Instruments
 from servelens.io import http
 from servelens.io.keys import read_key
@@ -35,6 +35,8 @@ class Detector:
 
     def __init__(self, settings: DetectorSettings) -> None:
         self.settings = settings
+        if settings.role not in _ROLES:
+            raise ConfigError("--role", f"{settings.role!r} is none", f"Use one of {', '.join(_ROLES)}.")
         self.registry = CollectorRegistry()
         self.metrics = Instruments(self.registry)
         # A book a role: each is kept up to date by its own thread.

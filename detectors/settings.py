@@ -9,7 +9,6 @@ from detectors.windows import Closing
 from servelens.contract.topics import Topics
 from servelens.io.kafka_settings import KafkaSettings
 
-ROLES: Final = ("all", "worker", "evaluator")
 CARRY: Final = 86_400  # seconds for which a window with too few rows is carried on
 
 

@@ -36,12 +36,19 @@ class Run:
     moved: Mapping[str, float]
     kills: Sequence[Kill]
     explained: Explained
+    page: str
 
 
 def checks(run: Run) -> Iterator[Check]:
     """Every check, in the order of the flow."""
     yield from (_answered(run), _sum(run), _known(run), _in_kafka(run), _counted(run), _quiet(run), _alarm(run))
-    yield from (_told(run), _unlogged(run))
+    yield from (_shown(run), _told(run), _unlogged(run))
+
+
+def _shown(run: Run) -> Check:
+    said = run.verdicts[-1]["state"] if run.verdicts else "nothing"
+    held = bool(run.verdicts) and f'class="state {said}"' in run.page
+    return Check("the page says what the last verdict says", held, f"{said}, on {len(run.page)} bytes of HTML")
 
 
 def _allowed(failure: Failure, kill: Kill) -> bool:

@@ -192,6 +192,7 @@ def _judge(
         moved=truth.moved(profile, seasons.summer, model),
         kills=stage.kills,
         explained=told,
+        page=stack.page(),
     )
     checks = list(judge.checks(outcome))
     view.summary(checks, _facts(stage, outcome), stage.console)

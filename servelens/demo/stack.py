@@ -197,6 +197,12 @@ class Stack:
                 return name
         raise StateError("no evaluator holds the lease")
 
+    def page(self) -> str:
+        """The active evaluator's page of verdicts, as a browser gets it."""
+        address = self.detectors[self.active_evaluator()]
+        found = httpx.get(f"http://{address}/", auth=("demo", self.token.read_text()), timeout=30)
+        return found.text if found.status_code == 200 else ""
+
     def spool(self) -> dict[str, Any]:
         """What the logger's admin port says of the account."""
         answer: dict[str, Any] = httpx.get(f"http://{self.admin}/spool", timeout=10).json()

@@ -135,3 +135,18 @@ def test_a_seasonal_profile_s_panes_say_which_season_their_rows_are_of(model: Mo
     seasonal = build_profile(table, model, {}, Choices(season="hour-of-day", season_of_row=hours))
     _, (pane,) = take([seasonal], WHOLE)
     assert pane["counters"] == {"producer_time": 1, "season_8": 1}  # 2027-01-15 08:00 UTC
+
+
+def test_a_letter_of_a_split_exchange_has_both_of_its_halves(profile: Profile) -> None:
+    """One alone, replayed, would wait for its other half for ever."""
+    body = b'{"instances": [["forty", 20.0, "Bern"]]}'
+    bad = replace(WHOLE, request=Half(body, len(body), content_type="application/json"))
+    request, response = records.encode(bad, "all", 1)
+    intake = Intake(Book([profile], 60), 60, 3600, {}, 0)
+    for offset, made in enumerate((request, response)):
+        intake.take(Logged(list(made.headers), made.value, offset))
+    assert [(letter.record.offset, letter.reason) for letter in intake.letters] == [
+        (0, "wrong_type"),
+        (1, "wrong_type"),
+    ]
+    assert intake.letters[0].record.value == body
