@@ -24,7 +24,7 @@ def demo(out: Path, *more: str) -> dict[str, bool]:
 @pytest.mark.timeout(360)
 def test_one_inference_through_the_house(tmp_path: Path) -> None:
     held = demo(tmp_path / "out")
-    assert len(held) == 9
+    assert len(held) == 10
     assert all(held.values())
     assert "<svg" in (tmp_path / "out" / "explanation.html").read_text()
 
