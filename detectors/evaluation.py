@@ -71,9 +71,10 @@ class Evaluation:
                 # Where the commit lies, not the part: a cut between the two is from before the batch counted.
                 self._piece(partition, offset, pane, (entry.input, entry.lo, entry.hi))
 
-    def missing(self, entry: PaneEntry) -> bool:
-        """Whether an entry speaks of a profile that this process has not been told of."""
-        return isinstance(entry, Part) and entry.pane.get("profile") not in self.book.by_digest
+    def missing(self, entry: PaneEntry) -> str:
+        """The digest of a profile that an entry speaks of and this process has not been told of; "" for none."""
+        digest = str(entry.pane.get("profile")) if isinstance(entry, Part) else ""
+        return "" if digest in self.book.by_digest else digest
 
     def _piece(self, partition: int, offset: int, mapping: Mapping[str, Any], source: tuple[str, int, int]) -> None:
         profile = self.book.by_digest.get(str(mapping.get("profile")))

@@ -14,7 +14,7 @@ from typing import Any, Final
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from detectors import fence, journal, publish, snapshot
-from detectors.activation import Follower
+from detectors.activation import REFRESH, Follower
 from detectors.book import Book
 from detectors.evaluation import Evaluation, Group, Judged
 from detectors.settings import DetectorSettings
@@ -51,6 +51,7 @@ class Evaluator:
         self._renewed = self._snap_due = 0.0
         self._turns = self._reach = 0
         self._showing = False
+        self._ask_again: dict[str, float] = {}  # unknown profiles, and when to look for them once more
         self.lock = threading.Lock()  # held while the evaluation changes: the API reads it from another thread
         self.evaluation: Evaluation | None = None
 
@@ -134,8 +135,10 @@ class Evaluator:
             log.warning("panes log holds a foreign record", extra={"partition": partition, "error": str(error)})
             self._state.folds[partition].skip(record.offset)
             return
-        if self._state.missing(entry):
+        unknown = self._state.missing(entry)
+        if unknown and self.clock() >= self._ask_again.get(unknown, 0.0):
             self.follower.refresh()  # the worker was told of a profile that we have not read of yet
+            self._ask_again[unknown] = self.clock() + REFRESH
         self._state.pane_entry(partition, record.offset, entry)
 
     def _journal(self, _: int, record: Any) -> None:

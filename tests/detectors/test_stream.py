@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TOOLS, has
 from detector_processes import (
     GROUP,
     PARTITIONS,
@@ -43,9 +44,13 @@ def stream(any_kafka: KafkaSettings, prefix: str) -> KafkaSettings:
     return any_kafka
 
 
+# The crash proof does all this and more, on Apache Kafka; it takes a JDK.
+without_crash_proof = pytest.mark.skipif(has(*TOOLS["jdk"]), reason="the crash proof runs here, and does this too")
+
+
 @pytest.fixture
 def embedded(kafka: KafkaSettings, prefix: str) -> KafkaSettings:
-    """The embedded broker's alone; Apache Kafka is what the crash proof runs on."""
+    """The topics on the embedded broker."""
     topics.create(kafka, (*shared_topics(prefix, PARTITIONS), *group_topics(prefix, PARTITIONS, GROUP)))
     return kafka
 
@@ -72,6 +77,7 @@ def test_a_shift_becomes_a_verdict_with_the_right_column(
 
 
 @pytest.mark.slow
+@without_crash_proof
 def test_kills_and_zombies_change_no_count(
     embedded: KafkaSettings, prefix: str, profiles: Path, exchange_record: Callable[..., Record]
 ) -> None:
@@ -100,6 +106,7 @@ def test_kills_and_zombies_change_no_count(
     assert accepted_rows(embedded, prefix) == sent * ROWS
 
 
+@without_crash_proof
 def test_the_verdicts_of_a_killed_evaluator_are_those_of_its_successor(
     embedded: KafkaSettings, prefix: str, profiles: Path, exchange_record: Callable[..., Record]
 ) -> None:
