@@ -56,7 +56,10 @@ def _allowed(failure: Failure, kill: Kill) -> bool:
         return failure.began <= kill.at + AT_ONCE and failure.ended >= kill.at - AT_ONCE
     if kill.name == "predictor":
         unanswered = failure.what in ("502", "503") or not failure.what.isdigit()  # open on its death: passed on so
-        return unanswered and kill.at - 1 <= failure.began <= (kill.back or kill.at) + 1
+        open_then = (
+            failure.began <= kill.at and failure.ended >= kill.at - AT_ONCE
+        )  # however long it had waited by then
+        return unanswered and (open_then or kill.at - 1 <= failure.began <= (kill.back or kill.at) + 1)
     return False
 
 
