@@ -27,7 +27,7 @@ from servelens.contract.events import Exchange
 SERVICE = {"namespace": "ns", "inferenceservice": "income", "component": "predictor"}
 
 
-def until(true: Callable[[], object], what: str = "", seconds: float = 10.0) -> None:
+def until(true: Callable[[], object], what: str = "", seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
