@@ -5,16 +5,18 @@ when; the moment is far enough ahead for every worker to have read it. `Follower
 evaluators hold beside their book; writing is `servelens profile activate`'s.
 """
 
-import hashlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
+from detectors import chunks
 from detectors.book import Book
 from detectors.profile import Profile
 from detectors.profile_file import pack, unpack
@@ -24,7 +26,6 @@ from servelens.io.kafka_settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
-CHUNK: Final = 700_000  # bytes; a record may hold about a million
 MOST_CHUNKS: Final = 200
 REFRESH: Final = 5.0  # seconds between looks at the topic
 # Event time may run a minute ahead of the broker's; then a look at the topic, and the clocks' differences.
@@ -33,20 +34,14 @@ NOTICE: Final = 90.0  # seconds between an announcement and its moment at least
 
 def records(profile: Profile, from_us: int) -> Iterator[tuple[bytes, bytes]]:
     """(key, value) pairs in the order to append them; `from_us` in Unix microseconds."""
-    packed = pack(profile)
-    line = f"{profile.identity}|{profile.segment or ''}|{from_us}"
-    chunks = [packed[start : start + CHUNK] for start in range(0, len(packed), CHUNK)]
-    for number, chunk in enumerate(chunks):
-        yield f"{line}/{number}".encode(), chunk
-    head = {"chunks": len(chunks), "sha256": hashlib.sha256(packed).hexdigest(), "from_us": from_us}
-    yield f"{line}/head".encode(), orjson.dumps(head)
+    return chunks.split(f"{profile.identity}|{profile.segment or ''}|{from_us}", pack(profile), {"from_us": from_us})
 
 
 @dataclass(slots=True)
 class Announced:
     """The topic's records so far. A head whose chunks are not all there says nothing; compaction may take chunks."""
 
-    _chunks: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    _chunks: dict[str, dict[int, bytes]] = field(default_factory=lambda: defaultdict(dict))
 
     def offer(self, key: bytes | None, value: bytes | None) -> tuple[Profile, int] | None:
         """One record in order; a profile and its moment once it is whole. Raises PayloadError for anything else."""
@@ -54,18 +49,17 @@ class Announced:
         if not value:
             return None
         if number.isdecimal() and int(number) < MOST_CHUNKS:
-            self._chunks[line, int(number)] = value
+            self._chunks[line][int(number)] = value
             return None
-        if number != "head":
+        if number != chunks.HEAD:
             raise PayloadError("profiles", "a record that is no chunk and no head")
         return self._whole(line, value)
 
     def _whole(self, line: str, value: bytes) -> tuple[Profile, int]:
         try:
             head = orjson.loads(value)
-            chunks = [self._chunks.pop((line, number)) for number in range(min(head["chunks"], MOST_CHUNKS))]
-            packed = b"".join(chunks)
-            if hashlib.sha256(packed).hexdigest() != head["sha256"]:
+            packed = chunks.join(head, self._chunks.pop(line, {}))
+            if packed is None:
                 raise PayloadError("profiles", f"the chunks of {line[:200]} are not those of its head")
             return unpack(packed), int(head["from_us"])
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, StateError) as error:
@@ -91,10 +85,19 @@ class Follower:
         """End the client."""
         self._client.close()
 
-    def refresh_if_due(self) -> None:
-        """Read what is new, if the last look is some seconds ago."""
-        if self._clock() - self._looked >= REFRESH:
+    def refresh_if_due(self) -> bool:
+        """Read what is new, if the last look is some seconds ago; False while that cannot be done.
+
+        A broker that is away for a while is no reason to end, but nothing may be counted meanwhile.
+        """
+        if self._clock() - self._looked < REFRESH:
+            return True
+        try:
             self.refresh()
+        except KafkaError as error:
+            log.warning("announced profiles cannot be read now", extra={"error": type(error).__name__})
+            return False
+        return True
 
     def refresh(self) -> None:
         """Read to the end as of now; a topic that is not there yet has nothing to say."""

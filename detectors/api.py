@@ -7,7 +7,7 @@ else as a bearer token. Called by `service`.
 import base64
 import binascii
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -21,7 +21,7 @@ from detectors.evaluator import Evaluator
 from detectors.reporting import POLICY as REPORT_POLICY
 from detectors.reporting import Job, Reports
 from detectors.verdict_schema import VERDICT_SCHEMA
-from servelens.contract.errors import Forbidden, NotFound
+from servelens.contract.errors import BrokerError, Forbidden, NotFound
 from servelens.io.http import json_response
 
 Look = Callable[[Evaluation, Request], Any]
@@ -36,32 +36,26 @@ class Api:
 
     def routes(self) -> list[Route]:
         """All of them."""
-        pages: dict[str, Look] = {
-            "/": lambda state, _: drawing.models(state.group.name, state.group.closing.n_target, view.models(state)),
-            "/page/{key}": lambda state, asked: drawing.model(view.model(state, asked.path_params["key"])),
-            "/page/{key}/{last:int}": lambda state, asked: drawing.window(view.window(state, *_window(asked))),
-        }
-        answers: dict[str, Look] = {
-            "/api/v1/verdict-schema": lambda _state, _asked: VERDICT_SCHEMA,
-            "/api/v1/models": lambda state, _: {"models": view.models(state)},
-            "/api/v1/models/{key}": lambda state, asked: view.model(state, asked.path_params["key"]),
-            "/api/v1/models/{key}/windows/{last:int}": lambda state, asked: view.window(state, *_window(asked)),
-        }
-        found = [Route(path, self._guarded(self._looking(look, _html))) for path, look in pages.items()]
-        found += [Route(path, self._guarded(self._looking(look, json_response))) for path, look in answers.items()]
+        found = [Route(path, self._guarded(self._looking(look, draw))) for path, (look, draw) in _PAGES.items()]
+        found += [Route(path, self._guarded(self._looking(look, json_response))) for path, look in _ANSWERS.items()]
         return [*found, Route("/page/{key}/{last:int}/report", self._guarded(self._report))]
 
     def _looking(self, look: Look, form: Callable[[Any], Response]) -> Callable[[Request], Awaitable[Response]]:
+        def answered(request: Request) -> Response:
+            return form(self._look(look, request))
+
         async def answer(request: Request) -> Response:
-            return form(await run_in_threadpool(self._look, look, request))
+            return await run_in_threadpool(answered, request)
 
         return answer
 
     def _look(self, look: Look, request: Request) -> Any:
-        """What a view shows of the evaluation, which stands still meanwhile."""
+        """What a view shows of the evaluation, which stands still meanwhile; it is drawn when that goes on."""
         evaluator = self._evaluator
-        if evaluator is None or evaluator.evaluation is None:
+        if evaluator is None:
             raise NotFound("verdicts: this process counts rows; ask an evaluator (--role evaluator or all)")
+        if evaluator.evaluation is None:
+            raise BrokerError("verdicts: the evaluator has not reached Kafka yet; ask again in a moment")
         with evaluator.lock:
             return look(evaluator.evaluation, request)
 
@@ -69,9 +63,11 @@ class Api:
         def look(state: Evaluation, asked: Request) -> Job:
             return self._reports.job(state, *_window(asked))
 
-        job = await run_in_threadpool(self._look, look, request)
-        page = await run_in_threadpool(self._reports.make, job)
-        return HTMLResponse(page, headers={"content-security-policy": REPORT_POLICY, "cache-control": "no-store"})
+        def made() -> Response:
+            page = self._reports.make(self._look(look, request))
+            return HTMLResponse(page, headers={"content-security-policy": REPORT_POLICY, "cache-control": "no-store"})
+
+        return await run_in_threadpool(made)
 
     def _guarded(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:
@@ -89,8 +85,28 @@ def _window(request: Request) -> tuple[str, int]:
     return request.path_params["key"], request.path_params["last"]
 
 
-def _html(page: str) -> Response:
-    return HTMLResponse(page, headers={"content-security-policy": drawing.POLICY, "cache-control": "no-store"})
+def _page(draw: Callable[[Any], str]) -> Callable[[Any], Response]:
+    def form(seen: Any) -> Response:
+        return HTMLResponse(
+            draw(seen), headers={"content-security-policy": drawing.POLICY, "cache-control": "no-store"}
+        )
+
+    return form
+
+
+_MODEL: Final[Look] = lambda state, asked: view.model(state, asked.path_params["key"])  # noqa: E731 -- a row's first half
+_WINDOW: Final[Look] = lambda state, asked: view.window(state, *_window(asked))  # noqa: E731 -- the same
+_PAGES: Final[Mapping[str, tuple[Look, Callable[[Any], Response]]]] = {
+    "/": (lambda state, _: view.overview(state), _page(drawing.models)),
+    "/page/{key}": (_MODEL, _page(drawing.model)),
+    "/page/{key}/{last:int}": (_WINDOW, _page(drawing.window)),
+}
+_ANSWERS: Final[Mapping[str, Look]] = {
+    "/api/v1/verdict-schema": lambda _state, _asked: VERDICT_SCHEMA,
+    "/api/v1/models": lambda state, _: {"models": view.models(state)},
+    "/api/v1/models/{key}": _MODEL,
+    "/api/v1/models/{key}/windows/{last:int}": _WINDOW,
+}
 
 
 def _shown(authorization: str) -> bytes:

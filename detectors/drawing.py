@@ -21,9 +21,9 @@ PLOT: Final = 88  # height of a histogram
 ACROSS: Final = 300  # its width
 
 
-def models(group: str, target: int, found: Sequence[Mapping[str, Any]]) -> str:
+def models(found: Mapping[str, Any]) -> str:
     """The page of all models."""
-    return _template("models.html").render(group=group, target=target, models=found)
+    return _template("models.html").render(**found)
 
 
 def model(found: Mapping[str, Any]) -> str:

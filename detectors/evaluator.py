@@ -46,6 +46,7 @@ class Evaluator:
         self.name = f"evaluator-{uuid.uuid4().hex[:8]}"
         self.lease = journal.Lease(settings.lease, quiet_since=clock())
         self.ready = False
+        self._considered: tuple[int, int, str] | None = None  # watermark, cuts and epoch of the last proposal
         self._proposed = 0  # number of the last cut appended
         self._moved: dict[int, tuple[int, float]] = {}  # partition → its slot, and when that last changed
         self._renewed = self._snap_due = 0.0
@@ -192,6 +193,10 @@ class Evaluator:
         self.metrics["servelens_evaluator_watermark_seconds"].set(max(0, watermark) * self.settings.slot)
         lag = sum(max(0, (self.logs.highwater(where) or 0) - at) for where, at in self._places().items())
         self.metrics["servelens_evaluator_lag_entries"].set(lag)
+        considered = (watermark, self._state.journal.cuts, self.lease.epoch)
+        if considered == self._considered:  # no slot more is complete: looking through all panes again finds nothing
+            return
+        self._considered = considered
         cuts = self._state.proposals(watermark, self.lease.epoch)
         if cuts:
             self._append(cuts)

@@ -4,11 +4,13 @@ Apart from `worker`, which says when. The payloads come from a group's consumer;
 same partitions and follow their owner, read by the consumer that tails the panes.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
 from detectors.book import Book
 from detectors.fence import PAYLOADS, RETRY
@@ -16,27 +18,31 @@ from detectors.intake import Intake
 from detectors.ownership import Ownership
 from detectors.settings import DetectorSettings
 from detectors.stream import Stream
-from servelens.contract.errors import ConfigError
+from servelens.contract.errors import BrokerError, ConfigError
 from servelens.io.kafka import end_of, partition_count, topic_ids
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 30.0  # between looks at the topics' ids
 
 
 @dataclass(slots=True)
 class Inputs:
-    """`ids`: topic ids by input, as last seen; another id under the same name is another topic."""
+    """`topics`: input → topic name. `ids`: topic ids by input, as last seen: another one is another topic.
+
+    An input whose id the broker does not tell is not in `ids`: nothing is begun anew because of that.
+    """
 
     settings: DetectorSettings
     payloads: KafkaConsumer
     tail: KafkaConsumer
+    topics: Mapping[str, str] = field(init=False)
     ids: dict[str, str] = field(default_factory=dict)
     looked: float = 0.0
 
-    @property
-    def topics(self) -> Mapping[str, str]:
-        """Input to topic name."""
+    def __post_init__(self) -> None:
         names = self.settings.topics
-        return {PAYLOADS: names.payloads, RETRY: names.retry(self.settings.group)}
+        self.topics = {PAYLOADS: names.payloads, RETRY: names.retry(self.settings.group)}
 
     def client(self, name: str) -> KafkaConsumer:
         """The consumer of an input."""
@@ -58,10 +64,15 @@ class Inputs:
             raise ConfigError("topics", f"partition counts do not fit: {seen}", remedy)
 
     def look(self, now: float) -> bool:
-        """Learn the topics' ids; whether any has changed."""
-        ids = topic_ids(self.settings.kafka, self.topics.values())
-        found = {name: ids.get(topic, "") for name, topic in self.topics.items()}
-        changed, self.ids, self.looked = found != self.ids, found, now
+        """Learn the topics' ids; whether any has changed. While the broker cannot say, they stay as they are."""
+        self.looked = now
+        try:
+            ids = topic_ids(self.settings.kafka, self.topics.values())
+        except (BrokerError, KafkaError) as error:
+            log.warning("topic ids cannot be read now", extra={"error": str(error)[:200]})
+            return False
+        found = self.ids | {name: ids[topic] for name, topic in self.topics.items() if topic in ids}
+        changed, self.ids = found != self.ids, found
         return changed
 
     def look_is_due(self, now: float) -> bool:

@@ -45,7 +45,7 @@ class Pane:
     rows: int = 0
     exchanges: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
-    sealed: Any = None
+    sealed: str | None = None
 
     @classmethod
     def empty(cls, profile: Profile, identity: ModelIdentity, slots: tuple[int, int]) -> "Pane":
@@ -140,16 +140,11 @@ class Pane:
         """The same, with the counts as they came: for those that wait for a cut, which opens them."""
         if mapping.get("profile") != profile.digest:
             raise PayloadError("pane.profile", "it was counted on another profile", reason="profile")
-        return cls(
-            profile,
-            _identity(mapping),
-            _slots(mapping),
-            _NONE,
-            _count(mapping, "rows"),
-            _count(mapping, "exchanges"),
-            _counters(mapping),
-            (mapping.get("counts"),) if mapping.get("counts") is None else mapping["counts"],
-        )
+        sealed = mapping.get("counts")
+        if type(sealed) is not str:
+            raise PayloadError("pane.counts", "expected a text of integers")
+        rows, exchanges = _count(mapping, "rows"), _count(mapping, "exchanges")
+        return cls(profile, _identity(mapping), _slots(mapping), _NONE, rows, exchanges, _counters(mapping), sealed)
 
     def opened(self) -> "Pane":
         """With its counts; PayloadError for counts that are none of this profile's."""

@@ -15,7 +15,7 @@ from kafka import OffsetAndMetadata, TopicPartition
 from detectors import letters
 from servelens.contract.errors import ConfigError
 from servelens.contract.topics import Topics
-from servelens.io.kafka import consumer, partition_count, producer, topic_ids
+from servelens.io.kafka import consumer, end_of, partition_count, producer, topic_ids
 from servelens.io.kafka_settings import KafkaSettings
 
 BATCH: Final = 500  # letters sent between two commits
@@ -46,11 +46,19 @@ def _reader(kafka: KafkaSettings, prefix: str, group: str) -> tuple[Any, list[To
     return client, places
 
 
-def _waiting(client: Any, places: list[TopicPartition]) -> Iterator[tuple[TopicPartition, list[Any]]]:
-    """The letters from where the consumer stands to their end as of now, in lots of one partition."""
-    ends = client.end_offsets(places)
-    while any(client.position(where) < max(ends[where], client.highwater(where) or 0) for where in places):
-        yield from client.poll(timeout_ms=500, max_records=BATCH).items()
+def _waiting(
+    kafka: KafkaSettings, client: Any, places: list[TopicPartition]
+) -> Iterator[tuple[TopicPartition, list[Any]]]:
+    """The letters from where the consumer stands to their end as of now, in lots of one partition.
+
+    As of now: one that fails again becomes a letter again, and must wait for the next replay.
+    """
+    ends = {where: end_of(kafka, where.topic, where.partition) for where in places}
+    while any(client.position(where) < end for where, end in ends.items()):
+        for where, rows in client.poll(timeout_ms=500, max_records=BATCH).items():
+            kept = [record for record in rows if record.offset < ends[where]]
+            if kept:
+                yield where, kept
 
 
 def look(kafka: KafkaSettings, prefix: str, group: str) -> Box:
@@ -60,7 +68,7 @@ def look(kafka: KafkaSettings, prefix: str, group: str) -> Box:
         starts = client.beginning_offsets(places)
         replayed = sum(client.position(where) - starts[where] for where in places)
         reasons: Counter[str] = Counter()
-        for _, rows in _waiting(client, places):
+        for _, rows in _waiting(kafka, client, places):
             reasons.update(letters.about(record.headers).get("reason", "unknown") for record in rows)
     waiting = sum(reasons.values())
     return Box(replayed + waiting, waiting, reasons)
@@ -72,13 +80,13 @@ def replay(kafka: KafkaSettings, prefix: str, group: str, reason: str = "") -> C
     Letters of other reasons are passed over for good: a replay goes forward only.
     """
     topic, retry = Topics(prefix).dead_letters(group), Topics(prefix).retry(group)
-    topic_id, sent = topic_ids(kafka, [topic])[topic], Counter[str]()
     client, places = _reader(kafka, prefix, group)
+    topic_id, sent = topic_ids(kafka, [topic]).get(topic, ""), Counter[str]()
     out = producer(kafka)
     with closing(client), closing(out):
         if partition_count(client, retry) != len(places):
             raise ConfigError("topics", f"{retry} does not fit {topic}", f"Run: servelens topics apply --group {group}")
-        for where, rows in _waiting(client, places):
+        for where, rows in _waiting(kafka, client, places):
             futures = []
             for record in rows:
                 why = letters.about(record.headers).get("reason", "unknown")

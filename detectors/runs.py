@@ -27,12 +27,12 @@ def encode(counts: Counts) -> str:
     return " ".join(map(str, pairs[pairs != 0].tolist()))
 
 
-def decode(text: object, width: int, largest: int) -> Counts:
+def decode(text: str, width: int, largest: int) -> Counts:
     """(width,) int64 counts; PayloadError for what `encode` does not write, or counts above `largest`."""
     dense = np.zeros(width, np.int64)
     if text == "":
         return dense
-    if type(text) is not str or not _TEXT.fullmatch(text):
+    if not _TEXT.fullmatch(text):
         raise PayloadError(_FIELD, "expected integers with a space between")
     numbers = np.fromstring(text, np.int64, sep=" ")
     counted = numbers > 0

@@ -40,16 +40,12 @@ class Stretch:
 
     def table(self) -> tuple[Table, "np.ndarray[Any, np.dtype[np.int64]]"]:
         """All rows in order of time, and (rows,) when each came."""
-        order = sorted(range(len(self.tables)), key=self.times.__getitem__)
-        whole = [self.tables[at] for at in order]
-        rows = [table.rows for table in whole]
-        most = max((len(table.columns) for table in whole), default=0)
-        if any(len(table.columns) < most for table in whole):  # an answer without predictions has no such columns
-            kept = [at for at, table in zip(order, whole, strict=True) if len(table.columns) == most]
-            whole, order = [self.tables[at] for at in kept], kept
-            rows = [table.rows for table in whole]
-        times = np.repeat(np.array([self.times[at] for at in order], np.int64), rows)
-        return concat(whole), times
+        most = max((len(table.columns) for table in self.tables), default=0)
+        # An answer without predictions has no such columns, and cannot be joined with those that have.
+        pairs = [pair for pair in zip(self.times, self.tables, strict=True) if len(pair[1].columns) == most]
+        pairs.sort(key=lambda pair: pair[0])
+        times = np.repeat(np.array([at for at, _ in pairs], np.int64), [table.rows for _, table in pairs])
+        return concat([table for _, table in pairs]), times
 
 
 def between(kafka: KafkaSettings, topic: str, from_us: int, to_us: int) -> Spans:

@@ -59,6 +59,12 @@ def models(evaluation: Evaluation) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: (worst.get(str(one["state"]), len(worst)), str(one["inferenceservice"])))
 
 
+def overview(evaluation: Evaluation) -> dict[str, Any]:
+    """All of them, with the group they are watched by and the rows a window closes at."""
+    group = evaluation.group
+    return {"group": group.name, "target": group.closing.n_target, "models": models(evaluation)}
+
+
 def model(evaluation: Evaluation, key: str) -> dict[str, Any]:
     """One revision: its newest verdict, its timeline, its comparisons; NotFound for a key that is none."""
     watched, identity, found = _find(evaluation, key)

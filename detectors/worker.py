@@ -93,7 +93,7 @@ class Worker:
     # -- one turn ---------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        self.follower.refresh_if_due()
+        self._hear()
         if self.inputs.look_is_due(self.clock()):
             self._look_at_topics()
         self._read_tail()
@@ -101,11 +101,17 @@ class Worker:
             self._tend(partition, held)
         polled = self.payloads.poll(timeout_ms=20)
         self.ready = bool(self.held)
-        self.follower.refresh_if_due()  # the poll may have slept, and the whole process with it
+        self._hear()  # the poll may have slept, and the whole process with it
         for where, rows in polled.items():
             self._take(where.partition, PAYLOADS, rows)
         for partition, held in list(self.held.items()):
             self._close_due(partition, held)
+
+    def _hear(self) -> None:
+        """Wait until the announced profiles are known as of a moment ago: what is counted must be counted by them."""
+        while not self.follower.refresh_if_due():
+            if self.stop.wait(0.5):
+                return
 
     def _take(self, partition: int, name: str, rows: Sequence[Any]) -> None:
         held = self.held.get(partition)

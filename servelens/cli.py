@@ -10,19 +10,8 @@ from servelens import __version__, options
 from servelens.contract import settings as spelled
 from servelens.contract.topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX
 from servelens.detecting import detector, dlq_app
-from servelens.options import (
-    CaFile,
-    CertFile,
-    Kafka,
-    KeyFile,
-    Prefix,
-    SaslMechanism,
-    SaslPassword,
-    SaslToken,
-    SaslUser,
-    Security,
-    kafka_settings,
-)
+from servelens.io.kafka_settings import KafkaSettings
+from servelens.options import Prefix, connected
 from servelens.preparing import dashboards_app, topics_app
 from servelens.profiles import profile_app
 
@@ -33,7 +22,7 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(dashboards_app, name="dashboards")
 
 
-app.command()(detector)
+app.command()(connected(detector))
 
 
 def _show_version(wanted: bool) -> None:
@@ -52,15 +41,15 @@ def root(
 
 
 @app.command()
+@connected
 def logger(
-    ctx: typer.Context,
+    connection: KafkaSettings | None,
     upstream: Annotated[str, typer.Option(help="The predictor: http://HOST:PORT or unix:/PATH.", metavar="URL")],
     inference_service: Annotated[str, typer.Option(help="Name of the InferenceService.")],
     namespace: Annotated[str, typer.Option(help="Its namespace.")],
     spool: Annotated[Path, typer.Option(help="Folder of the spool.")] = Path("spool"),
     listen: Annotated[str, typer.Option(help="Where clients connect.", metavar="H:P")] = "0.0.0.0:8090",
     admin: Annotated[str, typer.Option(help="Health, metrics, spool.", metavar="H:P")] = "0.0.0.0:8091",
-    kafka: Kafka = "",
     topic_prefix: Prefix = DEFAULT_PREFIX,
     component: Annotated[str, typer.Option(help="predictor, transformer or explainer.")] = "predictor",
     revision: Annotated[str, typer.Option(help="Revision of the InferenceService.")] = "",
@@ -89,14 +78,6 @@ def logger(
     otlp_headers_file: Annotated[Path | None, typer.Option(help="`name: value` lines sent to it.")] = None,
     otlp_ca_file: Annotated[Path | None, typer.Option(help="CA certificates (PEM) of it.")] = None,
     trace_ratio: Annotated[float, typer.Option(help="Share of exchanges that get a span.")] = 0.01,
-    security: Security = "PLAINTEXT",
-    ca_file: CaFile = None,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    sasl_mechanism: SaslMechanism = None,
-    sasl_username: SaslUser = None,
-    sasl_password_file: SaslPassword = None,
-    sasl_token_file: SaslToken = None,
 ) -> None:
     """Stand before a predictor and log every inference to Kafka, without slowing or losing one."""
     from logger.parent import Parent
@@ -111,7 +92,7 @@ def logger(
             upstream=upstream,
             admin=admin,
             spool=spool,
-            kafka=kafka_settings(kafka, ctx.params) if kafka else None,
+            kafka=connection,
             topic_prefix=topic_prefix,
             namespace=namespace,
             inference_service=inference_service,
@@ -152,9 +133,9 @@ def logger(
 
 
 @app.command()
+@connected
 def bridge(
-    ctx: typer.Context,
-    kafka: Kafka,
+    connection: KafkaSettings,
     spool: Annotated[Path, typer.Option(help="Folder of the spool.")] = Path("spool"),
     listen: Annotated[str, typer.Option(help="Where events are posted.", metavar="H:P")] = "0.0.0.0:8092",
     admin: Annotated[str, typer.Option(help="Health, metrics, spool.", metavar="H:P")] = "0.0.0.0:8091",
@@ -170,14 +151,6 @@ def bridge(
     create_topics: Annotated[bool, typer.Option(help="Create missing topics.")] = True,
     partitions: Annotated[int, typer.Option(help="Partitions of created topics.")] = DEFAULT_PARTITIONS,
     grace: Annotated[str, typer.Option(help="Time to finish on SIGTERM.")] = "10s",
-    security: Security = "PLAINTEXT",
-    ca_file: CaFile = None,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    sasl_mechanism: SaslMechanism = None,
-    sasl_username: SaslUser = None,
-    sasl_password_file: SaslPassword = None,
-    sasl_token_file: SaslToken = None,
 ) -> None:
     """Take CloudEvents (KServe's agent, Knative) and labels by HTTP, and bring them to Kafka."""
     from logger.bridge import Bridge, BridgeSettings
@@ -188,7 +161,7 @@ def bridge(
     logs.configure("bridge")
     service = Bridge(
         BridgeSettings(
-            kafka=kafka_settings(kafka, ctx.params),
+            kafka=connection,
             spool=spool,
             listen=listen,
             admin=admin,

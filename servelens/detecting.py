@@ -8,27 +8,15 @@ import typer
 from servelens.contract import settings as spelled
 from servelens.contract.errors import ConfigError
 from servelens.contract.topics import DEFAULT_PREFIX
-from servelens.options import (
-    CaFile,
-    CertFile,
-    Kafka,
-    KeyFile,
-    Prefix,
-    SaslMechanism,
-    SaslPassword,
-    SaslToken,
-    SaslUser,
-    Security,
-    kafka_settings,
-)
+from servelens.io.kafka_settings import KafkaSettings
+from servelens.options import Prefix, connected
 
 dlq_app = typer.Typer(no_args_is_help=True, help="Dead letters of a detector group: look at them, replay them.")
 Group = Annotated[str, typer.Option(help="The detector group.", metavar="ID")]
 
 
 def detector(
-    ctx: typer.Context,
-    kafka: Kafka,
+    connection: KafkaSettings,
     group: Group,
     profiles: Annotated[Path | None, typer.Option(help="Folder of *.profile files; else the announced ones.")] = None,
     listen: Annotated[str, typer.Option(help="Page, API, health and metrics.", metavar="H:P")] = "0.0.0.0:8093",
@@ -44,14 +32,6 @@ def detector(
     longest_window: Annotated[str, typer.Option(help="After this it closes with 100 rows or more.")] = "15m",
     heartbeat: Annotated[str, typer.Option(help="A verdict is published so often though nothing changed.")] = "1h",
     false_alarms_per_model_year: Annotated[float, typer.Option(help="What every alpha is derived from.")] = 1.0,
-    security: Security = "PLAINTEXT",
-    ca_file: CaFile = None,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    sasl_mechanism: SaslMechanism = None,
-    sasl_username: SaslUser = None,
-    sasl_password_file: SaslPassword = None,
-    sasl_token_file: SaslToken = None,
 ) -> None:
     """Count payloads against profiles and say when a model's inputs or predictions have drifted."""
     from detectors.service import Detector
@@ -67,7 +47,7 @@ def detector(
         )
     service = Detector(
         DetectorSettings(
-            kafka=kafka_settings(kafka, ctx.params),
+            kafka=connection,
             topic_prefix=topic_prefix,
             group=group,
             profiles=profiles,
@@ -89,49 +69,33 @@ def detector(
 
 
 @dlq_app.command("show")
+@connected
 def dlq_show(
-    ctx: typer.Context,
-    kafka: Kafka,
+    connection: KafkaSettings,
     group: Group,
     topic_prefix: Prefix = DEFAULT_PREFIX,
-    security: Security = "PLAINTEXT",
-    ca_file: CaFile = None,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    sasl_mechanism: SaslMechanism = None,
-    sasl_username: SaslUser = None,
-    sasl_password_file: SaslPassword = None,
-    sasl_token_file: SaslToken = None,
 ) -> None:
     """Count the dead letters of a group, and those not yet replayed by reason."""
     from detectors import replay
 
-    box = replay.look(kafka_settings(kafka, ctx.params), topic_prefix, group)
+    box = replay.look(connection, topic_prefix, group)
     typer.echo(f"{box.letters} letters, {box.waiting} not yet replayed")
     for reason, count in box.reasons.most_common():
         typer.echo(f"{count:8} {reason}")
 
 
 @dlq_app.command("replay")
+@connected
 def dlq_replay(
-    ctx: typer.Context,
-    kafka: Kafka,
+    connection: KafkaSettings,
     group: Group,
     reason: Annotated[str, typer.Option(help="Only these; the others are passed over for good.")] = "",
     topic_prefix: Prefix = DEFAULT_PREFIX,
-    security: Security = "PLAINTEXT",
-    ca_file: CaFile = None,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    sasl_mechanism: SaslMechanism = None,
-    sasl_username: SaslUser = None,
-    sasl_password_file: SaslPassword = None,
-    sasl_token_file: SaslToken = None,
 ) -> None:
     """Send a group's dead letters to it once more, each one time."""
     from detectors import replay
 
-    sent = replay.replay(kafka_settings(kafka, ctx.params), topic_prefix, group, reason)
+    sent = replay.replay(connection, topic_prefix, group, reason)
     typer.echo(f"{sum(sent.values())} replayed")
     for why, count in sent.most_common():
         typer.echo(f"{count:8} {why}")

@@ -3,11 +3,12 @@
 The order is flag > environment > file > default. Apart from `cli`, which has the commands.
 """
 
+import inspect
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 import typer
 
@@ -78,19 +79,42 @@ ALIASES: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
 }
 
 
-def kafka_settings(bootstrap: str, params: Mapping[str, Any]) -> KafkaSettings:
-    """The Kafka settings of a command's parameters, as click holds them."""
-    return KafkaSettings(
-        bootstrap,
-        security_protocol=params["security"],
-        ca_file=params["ca_file"],
-        cert_file=params["cert_file"],
-        key_file=params["key_file"],
-        sasl_mechanism=params["sasl_mechanism"],
-        sasl_username=params["sasl_username"],
-        sasl_password_file=params["sasl_password_file"],
-        sasl_token_file=params["sasl_token_file"],
-    )
+# The parameters of a connection beside --kafka, by their names in `KafkaSettings`.
+_CONNECTION: Final[Mapping[str, tuple[Any, Any]]] = {
+    "security_protocol": (Security, "PLAINTEXT"),
+    "ca_file": (CaFile, None),
+    "cert_file": (CertFile, None),
+    "key_file": (KeyFile, None),
+    "sasl_mechanism": (SaslMechanism, None),
+    "sasl_username": (SaslUser, None),
+    "sasl_password_file": (SaslPassword, None),
+    "sasl_token_file": (SaslToken, None),
+}
+
+
+def connected(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose first parameter is `connection`, as one that takes the Kafka flags in its place.
+
+    Where `connection` may be None, `--kafka` may be left out. typer reads a command's flags off its signature, so that
+    is what is made here: every command that speaks to Kafka takes all of them.
+    """
+    own = inspect.signature(command).parameters
+    optional = type(None) in get_args(own["connection"].annotation)
+
+    def run(**given: Any) -> None:
+        bootstrap, flags = given.pop("kafka"), {name: given.pop(name) for name in _CONNECTION}
+        command(connection=KafkaSettings(bootstrap, **flags) if bootstrap or not optional else None, **given)
+
+    def flag(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    kept = [flag(name, one.annotation, one.default) for name, one in own.items() if name != "connection"]
+    others = [flag(name, annotation, default) for name, (annotation, default) in _CONNECTION.items()]
+    parameters = [flag("kafka", Kafka, "" if optional else inspect.Parameter.empty), *kept, *others]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks at first
+    return run
 
 
 def translated(path: Sequence[str], arguments: Sequence[str]) -> list[str]:

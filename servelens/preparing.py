@@ -7,19 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from servelens.contract.topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX, group_topics, shared_topics
-from servelens.options import (
-    CaFile,
-    CertFile,
-    Kafka,
-    KeyFile,
-    Prefix,
-    SaslMechanism,
-    SaslPassword,
-    SaslToken,
-    SaslUser,
-    Security,
-    kafka_settings,
-)
+from servelens.io.kafka_settings import KafkaSettings
+from servelens.options import Prefix, connected
 
 if TYPE_CHECKING:  # the Kafka client would weigh fifteen megabytes in every command
     from servelens.io.topics import Finding
@@ -37,55 +26,38 @@ def dashboards_build(out: Annotated[Path, typer.Option(help="Folder to write to.
 
 
 @topics_app.command("apply")
+@connected
 def topics_apply(
-    ctx: typer.Context,
-    kafka: Kafka,
+    connection: KafkaSettings,
     topic_prefix: Prefix = DEFAULT_PREFIX,
     group: Annotated[list[str] | None, typer.Option(help="Detector group; may be repeated.")] = None,
     partitions: Annotated[int, typer.Option(help="Fixed for ever under one prefix.")] = DEFAULT_PARTITIONS,
     replication: Annotated[int, typer.Option(help="Replication factor.")] = 1,
-    security: Security = "PLAINTEXT",
-    ca_file: CaFile = None,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    sasl_mechanism: SaslMechanism = None,
-    sasl_username: SaslUser = None,
-    sasl_password_file: SaslPassword = None,
-    sasl_token_file: SaslToken = None,
 ) -> None:
     """Create the topics that are missing, then check them all."""
     from servelens.io import topics
 
-    settings = kafka_settings(kafka, ctx.params)
     specs = [*shared_topics(topic_prefix, partitions)]
     specs += [spec for name in group or () for spec in group_topics(topic_prefix, partitions, name)]
-    for name in topics.create(settings, specs, replication):
+    for name in topics.create(connection, specs, replication):
         typer.echo(f"created  {name}")
-    _report(topics.check(settings, specs))
+    _report(topics.check(connection, specs))
 
 
 @topics_app.command("check")
+@connected
 def topics_check(
-    ctx: typer.Context,
-    kafka: Kafka,
+    connection: KafkaSettings,
     topic_prefix: Prefix = DEFAULT_PREFIX,
     group: Annotated[list[str] | None, typer.Option(help="Detector group; may be repeated.")] = None,
     partitions: Annotated[int, typer.Option(help="As they should be.")] = DEFAULT_PARTITIONS,
-    security: Security = "PLAINTEXT",
-    ca_file: CaFile = None,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    sasl_mechanism: SaslMechanism = None,
-    sasl_username: SaslUser = None,
-    sasl_password_file: SaslPassword = None,
-    sasl_token_file: SaslToken = None,
 ) -> None:
     """Compare the topics with what the suite needs; exit 1 if one is missing or wrong."""
     from servelens.io import topics
 
     specs = [*shared_topics(topic_prefix, partitions)]
     specs += [spec for name in group or () for spec in group_topics(topic_prefix, partitions, name)]
-    _report(topics.check(kafka_settings(kafka, ctx.params), specs))
+    _report(topics.check(connection, specs))
 
 
 def _report(findings: Sequence["Finding"]) -> None:

@@ -10,19 +10,8 @@ from servelens.contract import settings as spelled
 from servelens.contract.errors import ConfigError, PayloadError
 from servelens.contract.times import US, unix_us
 from servelens.contract.topics import DEFAULT_PREFIX
-from servelens.options import (
-    CaFile,
-    CertFile,
-    Kafka,
-    KeyFile,
-    Prefix,
-    SaslMechanism,
-    SaslPassword,
-    SaslToken,
-    SaslUser,
-    Security,
-    kafka_settings,
-)
+from servelens.io.kafka_settings import KafkaSettings
+from servelens.options import Prefix, connected
 
 profile_app = typer.Typer(no_args_is_help=True, help="Build and show profiles: the reference a model is compared with.")
 
@@ -31,8 +20,9 @@ ModelFile = Annotated[Path, typer.Option(help="The model's model.yaml.")]
 
 
 @profile_app.command("build")
+@connected
 def build(
-    ctx: typer.Context,
+    connection: KafkaSettings | None,
     model_file: ModelFile,
     out: Out,
     data: Annotated[Path | None, typer.Argument(help="Reference rows in time order, CSV or Parquet.")] = None,
@@ -40,30 +30,21 @@ def build(
     time_column: Annotated[str, typer.Option(help="With --season: when a row was.")] = "",
     segment: Annotated[str, typer.Option(help="Only these rows, in a profile of their own.", metavar="COL=VAL")] = "",
     series: Annotated[list[str] | None, typer.Option(help="Column for /metrics; may be repeated.")] = None,
-    kafka: Annotated[str, typer.Option(help="Instead of DATA: a stretch of this topic.", metavar="H:P")] = "",
     from_: Annotated[str, typer.Option("--from", help="Where the stretch begins, RFC 3339.")] = "",
     to: Annotated[str, typer.Option("--to", help="Where it ends.")] = "",
     topic_prefix: Prefix = DEFAULT_PREFIX,
-    security: Security = "PLAINTEXT",
-    ca_file: CaFile = None,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    sasl_mechanism: SaslMechanism = None,
-    sasl_username: SaslUser = None,
-    sasl_password_file: SaslPassword = None,
-    sasl_token_file: SaslToken = None,
 ) -> None:
     """Freeze the bins and counts of reference rows into a profile."""
     from detectors import build as building
 
     asked = building.Asked(season, time_column, segment, tuple(series or ()))
-    if bool(kafka) == (data is not None):
+    if (connection is None) == (data is None):
         raise ConfigError("DATA", "is missing, or given beside --kafka", "Give a file, or --kafka --from --to.")
     if data is not None:
         building.build(data, model_file, out, asked)
-        return
-    times = (_moment(from_, "--from"), _moment(to, "--to"))
-    building.build_from_topic(kafka_settings(kafka, ctx.params), topic_prefix, times, model_file, out, asked)
+    elif connection is not None:
+        times = (_moment(from_, "--from"), _moment(to, "--to"))
+        building.build_from_topic(connection, topic_prefix, times, model_file, out, asked)
 
 
 def _moment(text: str, flag: str) -> int:
@@ -93,25 +74,17 @@ def diff(
 
 
 @profile_app.command("activate")
+@connected
 def activate(
-    ctx: typer.Context,
+    connection: KafkaSettings,
     file: Annotated[Path, typer.Argument(help="The NAME.profile that is to count.")],
-    kafka: Kafka,
     at: Annotated[str, typer.Option(help="From when on, RFC 3339; it must be 90 s ahead.")] = "",
     within: Annotated[str, typer.Option("--in", help="Or how long from now.")] = "2m",
     topic_prefix: Prefix = DEFAULT_PREFIX,
-    security: Security = "PLAINTEXT",
-    ca_file: CaFile = None,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    sasl_mechanism: SaslMechanism = None,
-    sasl_username: SaslUser = None,
-    sasl_password_file: SaslPassword = None,
-    sasl_token_file: SaslToken = None,
 ) -> None:
     """Announce a profile to every detector: from a moment on it counts instead of the model's last one."""
     from detectors import build as building
 
     now = time.time_ns() // 1000
     moment = _moment(at, "--at") if at else now + round(spelled.duration(within, "--in") * US)
-    building.activate(file, kafka_settings(kafka, ctx.params), topic_prefix, moment, now)
+    building.activate(file, connection, topic_prefix, moment, now)

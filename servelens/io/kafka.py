@@ -6,6 +6,7 @@ The only module that constructs kafka-python objects; services keep the loops, t
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from typing import Any, Final
+from uuid import UUID
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
@@ -16,6 +17,7 @@ from servelens.io.kafka_settings import KafkaSettings
 
 # Half of it is what a group join takes on the embedded broker, and six seconds is the least Kafka allows by default.
 SESSION_TIMEOUT_MS: Final = 6000
+NO_ID: Final = str(UUID(int=0))  # what brokers say of a topic that is missing, or before they knew ids
 
 
 def _connected(settings: KafkaSettings, make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
@@ -68,9 +70,11 @@ def partition_count(client: KafkaConsumer, topic: str) -> int:
 
 
 def topic_ids(settings: KafkaSettings, topics: Iterable[str]) -> dict[str, str]:
-    """Each topic's id, as text: another id under the same name is another topic."""
+    """Each topic's id, as text: another id under the same name is another topic. Those without one are left out."""
     with closing(admin(settings)) as client:
-        return {row["name"]: str(row.get("topic_id", "")) for row in client.describe_topics(list(topics))}
+        rows = client.describe_topics(list(topics))
+    found = {row["name"]: str(row.get("topic_id") or NO_ID) for row in rows}
+    return {name: topic_id for name, topic_id in found.items() if topic_id != NO_ID}
 
 
 def read_all(settings: KafkaSettings, topic: str, partition: int, start: int | None = None) -> list[Any]:

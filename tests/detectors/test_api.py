@@ -60,7 +60,7 @@ def feed(evaluation: Evaluation, number: int, pane: Pane) -> None:
 class Standing:
     """What the API needs of an evaluator: the evaluation and the lock around it."""
 
-    evaluation: Evaluation
+    evaluation: Evaluation | None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -74,10 +74,10 @@ def address(evaluation: Evaluation) -> Iterator[str]:
     yield from serve(evaluation, TOKEN)
 
 
-def serve(evaluation: Evaluation | None, token: str) -> Iterator[str]:
+def serve(evaluation: Evaluation | None, token: str, evaluates: bool = True) -> Iterator[str]:
     bound = http.bind("127.0.0.1:0")
     reports = Reports(DetectorSettings(KafkaSettings("127.0.0.1:1"), "t", "risk", None, ""))
-    api = Api(Standing(evaluation) if evaluation else None, token, reports)  # type: ignore[arg-type]
+    api = Api(Standing(evaluation) if evaluates else None, token, reports)  # type: ignore[arg-type]
     server = http.Server(http.app(CollectorRegistry(), lambda: None, api.routes()), bound)
     server.start()
     yield f"http://{http.address_of(bound)}"
@@ -119,10 +119,17 @@ def test_without_a_token_page_and_api_are_shut(evaluation: Evaluation) -> None:
 
 
 def test_a_worker_says_whom_to_ask() -> None:
-    for address in serve(None, TOKEN):
+    for address in serve(None, TOKEN, evaluates=False):
         answer = get(address, "/")
         assert answer.status_code == 404
-        assert "evaluator" in answer.json()["error"]
+        assert "ask an evaluator" in answer.json()["error"]
+
+
+def test_an_evaluator_that_has_not_begun_says_to_come_back() -> None:
+    for address in serve(None, TOKEN):
+        answer = get(address, "/api/v1/models")
+        assert answer.status_code == 503
+        assert "ask again" in answer.json()["error"]
 
 
 def test_models_are_listed_with_state_and_sentence(address: str) -> None:
@@ -195,6 +202,6 @@ def test_the_pages_open_in_a_browser_light_and_dark(address: str, tmp_path: Path
 def test_texts_of_a_model_are_escaped_on_the_page(evaluation: Evaluation) -> None:
     (one,) = view.models(evaluation)
     evil = {**one, "summary": "<script>alert(1)</script>", "segment": "<b>"}
-    page = drawing.models("g<i>", 1000, [evil])
+    page = drawing.models({"group": "g<i>", "target": 1000, "models": [evil]})
     assert "<script>" not in page
     assert "g<i>" not in page

@@ -179,6 +179,22 @@ def test_a_letter_that_is_replayed_counts_once_however_often(
     assert "the group counts in slots of 1 s" in (profiles.parent / "worker.log").read_text()
 
 
+def test_a_letter_that_fails_again_waits_for_the_next_replay(
+    kafka: KafkaSettings, prefix: str, profiles: Path, exchange_record: Callable[..., Record]
+) -> None:
+    """With a worker that lays every one aside again, a replay must still come to its end."""
+    topics.create(kafka, (*shared_topics(prefix, PARTITIONS), *group_topics(prefix, PARTITIONS, GROUP)))
+    good = exchange_record(np.random.default_rng(11), ROWS, time.time_ns() // 1000, 1)
+    broken = Record(good.key, good.headers, good.value[:-9], good.timestamp_ms)
+    with detector(kafka, prefix, profiles, "worker"):
+        send(kafka, Topics(prefix).payloads, [broken])
+        for lain in (1, 2):
+            until(lambda lain=lain: replay.look(kafka, prefix, GROUP).letters == lain, 40)  # type: ignore[misc]
+            assert replay.replay(kafka, prefix, GROUP).total() == 1
+        until(lambda: replay.look(kafka, prefix, GROUP).letters == 3, 40)
+    assert replay.look(kafka, prefix, GROUP).waiting == 1
+
+
 def test_a_topic_that_is_made_anew_under_a_running_worker_is_counted_from_its_beginning(
     kafka: KafkaSettings, prefix: str, profiles: Path, exchange_record: Callable[..., Record]
 ) -> None:

@@ -45,6 +45,7 @@ def test_a_topic_made_anew_has_another_id(any_kafka: KafkaSettings, prefix: str)
     names = [f"{prefix}.a", f"{prefix}.b"]
     topics.create(any_kafka, [TopicSpec(name, 1) for name in names])
     assert len(set(topic_ids(any_kafka, names).values())) == 2
+    assert topic_ids(any_kafka, [*names, "there-is-none"]).keys() == set(names)
     client = consumer(any_kafka)
     assert partition_count(client, names[0]) == 1
     client.close()
