@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import _has
+from conftest import has
 from fault_checks import Check
 from fault_kinds import BY_NAME
 from fault_round import Run, running, told
@@ -22,7 +22,7 @@ ROUNDS = (
 @pytest.mark.apache
 @pytest.mark.timeout(300)
 def test_answered_is_in_kafka_or_counted_whatever_dies(tmp_path: Path) -> None:
-    if not _has("java", "mvn"):
+    if not has("java", "mvn"):
         pytest.skip("Apache Kafka needs a JDK and Maven")
     with running(tmp_path, seed=5) as run:
         rounds = [*ROUNDS, ("disk full", "tap killed")] if run.stack.mounted else ROUNDS
